@@ -1,0 +1,3 @@
+//! `collimate`: parse, run, print the error, exit.
+
+fn main() {}
