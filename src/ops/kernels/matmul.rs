@@ -1,0 +1,118 @@
+//! f32 matrix products through the `gemm` crate (AVX-512 kernels, chosen at run time).
+
+/// A matrix inside a slice: element (i, j) lies at `offset + i·row + j·col`
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    /// Storage
+    pub data: &'a [f32],
+    /// Distance between rows
+    pub row: usize,
+    /// Distance between columns
+    pub col: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// Row-major with `cols` columns
+    pub fn rows(data: &'a [f32], cols: usize) -> Self {
+        Self { data, row: cols, col: 1 }
+    }
+
+    /// Row-major with a distance of `stride` between rows
+    pub fn strided(data: &'a [f32], stride: usize) -> Self {
+        Self { data, row: stride, col: 1 }
+    }
+
+    /// The transpose: no copy
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self { data: self.data, row: self.col, col: self.row }
+    }
+
+    fn check(&self, rows: usize, cols: usize) {
+        if rows > 0 && cols > 0 {
+            let last = (rows - 1) * self.row + (cols - 1) * self.col;
+            assert!(last < self.data.len(), "matrix ({rows}, {cols}) outside its slice of {}", self.data.len());
+        }
+    }
+}
+
+/// Products below this many multiply-adds stay on the calling thread: splitting would cost more than it brings
+const SERIAL_BELOW: usize = 1 << 18;
+
+/// C ← alpha·A·B (+ C where `accumulate`), with C (m, n) row-major of stride `c_row`, A (m, k), B (k, n).
+///
+/// Parallel over the current rayon pool when large; k is never split, so the result does not depend on threads.
+pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut [f32], c_row: usize, accumulate: bool) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * c_row + n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
+    let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
+    // SAFETY: the result is in bounds and exclusively borrowed
+    unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
+}
+
+/// [`matmul`] into a raw destination on one thread, for kernels that are parallel at a higher level
+///
+/// # Safety
+/// `c` must be valid for writes at all (m, n) places of stride `c_row`, and nobody else may touch them meanwhile.
+pub unsafe fn matmul_serial(
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    a: Mat,
+    b: Mat,
+    c: *mut f32,
+    c_row: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's promise
+    unsafe { matmul_raw(m, n, k, alpha, a, b, c, c_row, accumulate, 1) }
+}
+
+#[allow(clippy::inline_always)]
+#[inline(always)]
+unsafe fn matmul_raw(
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: f32,
+    a: Mat,
+    b: Mat,
+    c: *mut f32,
+    c_row: usize,
+    accumulate: bool,
+    threads: usize,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    a.check(m, k);
+    b.check(k, n);
+    let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+    // SAFETY: operands were checked against their slices; the destination is the caller's promise
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c,
+            1,
+            c_row as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col as isize,
+            a.row as isize,
+            b.data.as_ptr(),
+            b.col as isize,
+            b.row as isize,
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! Slice-level numerics: matrix products, vector loops, attention. The only room with `unsafe`.
+//!
+//! Every function here takes plain slices and checks their sizes, so that callers need no `unsafe` of their own.
+//! Sums run over a fixed number of lanes and work is split by size, never by who comes first: the same input gives
+//! the same bytes on every run.
+
+#![allow(unsafe_code)]
+
+pub mod attention;
+pub mod matmul;
+pub mod noise;
+mod share;
+pub mod vector;
+
+/// Widest vector instructions of this processor that the loops below are compiled for
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Simd {
+    /// AVX-512 (F, VL, DQ, BW)
+    V4,
+    /// AVX2 and FMA
+    V3,
+    /// What the target guarantees
+    Baseline,
+}
+
+/// Detected once per process
+pub fn simd_level() -> Simd {
+    use std::sync::OnceLock;
+    static LEVEL: OnceLock<Simd> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+            {
+                return Simd::V4;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Simd::V3;
+            }
+        }
+        Simd::Baseline
+    })
+}
+
+/// Compiles a plain loop once per instruction set and picks one at run time, so that one binary is fast everywhere.
+///
+/// The arithmetic is the same in every version (no contraction, fixed lanes): results do not depend on the choice.
+macro_rules! simd {
+    ($($(#[$meta:meta])* pub fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        pub fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn v4($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match $crate::ops::kernels::simd_level() {
+                    // SAFETY: the features were detected on this processor
+                    $crate::ops::kernels::Simd::V4 => return unsafe { v4($($arg),*) },
+                    // SAFETY: as above
+                    $crate::ops::kernels::Simd::V3 => return unsafe { v3($($arg),*) },
+                    $crate::ops::kernels::Simd::Baseline => {}
+                }
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+pub(crate) use simd;
+
+/// A vector of `n` numbers that the caller overwrites entirely before reading
+pub fn buffer(n: usize) -> Vec<f32> {
+    // Zeroed pages come lazily from the allocator for large sizes; an uninitialised buffer measured no better
+    vec![0.0; n]
+}
