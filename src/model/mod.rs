@@ -1,1 +1,6 @@
-//! model
+//! Language models: their configuration, their weights in and out, and the Hub they come from.
+
+pub mod config;
+pub mod files;
+//HUB
+pub mod weights;
