@@ -1,0 +1,199 @@
+//! GPT-2: trainable forward pass on ragged batches.
+//!
+//! Radford et al. 2019. Numerically equal to transformers' `GPT2LMHeadModel`, which is what its weights are trained for.
+//! Sequences never see each other: a token's hidden state does not depend on what shares the batch.
+
+mod block;
+pub mod cached;
+mod init;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+
+use self::block::{Block, Norm};
+use super::config::{Architecture, Gpt2Config};
+use super::weights;
+use crate::ops::kernels::noise::mix;
+use crate::ops::{self, Dropout, Ragged, TokenLogProbs};
+use crate::{Error, Result};
+
+/// Names and shapes of all tensors of a GPT-2 backbone and, where it is not tied, its head, in transformers' order
+pub fn tensors(config: &Gpt2Config) -> Vec<(String, Vec<usize>)> {
+    let (c, inner) = (config.n_embd, config.inner_size());
+    let mut list = vec![
+        ("transformer.wte.weight".to_owned(), vec![config.vocab_size, c]),
+        ("transformer.wpe.weight".to_owned(), vec![config.n_positions, c]),
+    ];
+    for i in 0..config.n_layer {
+        let mut layer = |name: &str, shape: &[usize]| list.push((format!("transformer.h.{i}.{name}"), shape.to_vec()));
+        layer("ln_1.weight", &[c]);
+        layer("ln_1.bias", &[c]);
+        layer("attn.c_attn.weight", &[c, 3 * c]);
+        layer("attn.c_attn.bias", &[3 * c]);
+        layer("attn.c_proj.weight", &[c, c]);
+        layer("attn.c_proj.bias", &[c]);
+        layer("ln_2.weight", &[c]);
+        layer("ln_2.bias", &[c]);
+        layer("mlp.c_fc.weight", &[c, inner]);
+        layer("mlp.c_fc.bias", &[inner]);
+        layer("mlp.c_proj.weight", &[inner, c]);
+        layer("mlp.c_proj.bias", &[c]);
+    }
+    list.push(("transformer.ln_f.weight".to_owned(), vec![c]));
+    list.push(("transformer.ln_f.bias".to_owned(), vec![c]));
+    if !config.tie_word_embeddings {
+        list.push(("lm_head.weight".to_owned(), vec![config.vocab_size, c]));
+    }
+    list
+}
+
+/// A GPT-2 with a language-model head
+pub struct Gpt2 {
+    config: Gpt2Config,
+    /// Every weight under its transformers name, in the order of [`tensors`]
+    weights: Vec<(String, Tensor)>,
+    /// The same weights as variables; empty for a frozen model
+    vars: Vec<(String, Var)>,
+    wte: Tensor,
+    wpe: Tensor,
+    blocks: Vec<Block>,
+    ln_f: Norm,
+    lm_head: Tensor,
+}
+
+impl Gpt2 {
+    /// A trainable model from a folder in Hugging Face layout
+    pub fn load(folder: &Path) -> Result<Self> {
+        let config = Gpt2Config::load(folder)?;
+        let wanted = tensors(&config);
+        let mut found = weights::load(folder, &wanted, &[])?;
+        let mut list = Vec::with_capacity(wanted.len());
+        for (name, _) in wanted {
+            let tensor = found.remove(&name).ok_or_else(|| Error::usage(format!("the model has no tensor `{name}`")))?;
+            list.push((name, tensor));
+        }
+        Self::trainable(config, list)
+    }
+
+    /// A trainable model with random weights, as transformers initialises it, drawn from `seed`
+    pub fn from_scratch(config: Gpt2Config, seed: u64) -> Result<Self> {
+        config.validate()?;
+        let list = init::weights(&config, seed)?;
+        Self::trainable(config, list)
+    }
+
+    fn trainable(config: Gpt2Config, list: Vec<(String, Tensor)>) -> Result<Self> {
+        let mut vars = Vec::with_capacity(list.len());
+        for (name, tensor) in list {
+            vars.push((name, Var::from_tensor(&tensor)?));
+        }
+        let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let mut model = Self::assemble(config, weights)?;
+        model.vars = vars;
+        Ok(model)
+    }
+
+    fn assemble(config: Gpt2Config, weights: Vec<(String, Tensor)>) -> Result<Self> {
+        let get = |name: &str| -> Result<Tensor> {
+            weights
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, tensor)| tensor.clone())
+                .ok_or_else(|| Error::run(format!("the model has no tensor `{name}`")))
+        };
+        let wte = get("transformer.wte.weight")?;
+        let wpe = get("transformer.wpe.weight")?;
+        let eps = config.layer_norm_epsilon;
+        let norm = |name: &str| -> Result<Norm> {
+            Ok(Norm { weight: get(&format!("{name}.weight"))?, bias: get(&format!("{name}.bias"))?, eps })
+        };
+        let blocks = (0..config.n_layer)
+            .map(|i| Block::new(&config, i, &format!("transformer.h.{i}"), &get, &norm))
+            .collect::<Result<Vec<_>>>()?;
+        let ln_f = norm("transformer.ln_f")?;
+        let lm_head = if config.tie_word_embeddings { wte.clone() } else { get("lm_head.weight")? };
+        Ok(Self { config, weights, vars: Vec::new(), wte, wpe, blocks, ln_f, lm_head })
+    }
+
+    /// The same weights in the same memory, without gradients: for evaluation, generation, a reference at the start
+    pub fn detached(&self) -> Result<Self> {
+        let weights = self.weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+        Self::assemble(self.config.clone(), weights)
+    }
+
+    /// A copy of the weights as they are now, without gradients: a reference that training does not move
+    pub fn frozen_copy(&self) -> Result<Self> {
+        let weights = self
+            .weights
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.copy()?.detach())))
+            .collect::<Result<Vec<_>>>()?;
+        Self::assemble(self.config.clone(), weights)
+    }
+
+    /// Shape and constants
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
+    /// Trainable parameters by name, in a fixed order; empty for a frozen model
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    /// All weights by name
+    pub fn weights(&self) -> &[(String, Tensor)] {
+        &self.weights
+    }
+
+    /// The LM head's matrix, (V, C)
+    pub fn lm_head(&self) -> &Tensor {
+        &self.lm_head
+    }
+
+    /// Number of parameters, shared ones counted once
+    pub fn parameter_count(&self) -> usize {
+        self.weights.iter().map(|(_, tensor)| tensor.elem_count()).sum()
+    }
+
+    /// Final hidden states after `ln_f`, one row a token
+    ///
+    /// `dropout_key` turns the config's dropouts on, with masks drawn from that key; None is evaluation.
+    ///
+    /// # Shapes
+    /// ids (N,) laid out by `layout` → (N, C)
+    pub fn hidden(&self, ids: &[u32], layout: &Arc<Ragged>, dropout_key: Option<u64>) -> candle_core::Result<Tensor> {
+        let site = |site: u64, p: f64| {
+            dropout_key.filter(|_| p > 0.0).map(|key| Dropout { p: p as f32, key: mix(key ^ mix(site)) })
+        };
+        let mut x = ops::embedding(&self.wte, &self.wpe, ids, &layout.positions())?; // (N, C)
+        if let Some(dropout) = site(0, self.config.embd_pdrop) {
+            x = ops::dropout(&x, dropout)?;
+        }
+        for (i, block) in self.blocks.iter().enumerate() {
+            let at = |k: u64, p: f64| site(1 + 3 * i as u64 + k, p);
+            let (attention, residual) = (self.config.attn_pdrop, self.config.resid_pdrop);
+            x = block.forward(&x, layout, [at(0, attention), at(1, residual), at(2, residual)])?;
+        }
+        self.ln_f.forward(&x)
+    }
+
+    /// log p of `targets[i]` after the token at `rows[i]`, with entropy and side figures; see [`ops::token_log_probs`]
+    pub fn token_log_probs(
+        &self,
+        hidden: &Tensor,
+        rows: &[u32],
+        targets: &[u32],
+        temperature: f64,
+    ) -> candle_core::Result<TokenLogProbs> {
+        ops::token_log_probs(hidden, &self.lm_head, rows, targets, temperature)
+    }
+
+    /// Writes `config.json` and `model.safetensors`, loadable by transformers
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.config.save(folder, Architecture::LmHead)?;
+        weights::save(folder, &self.weights)
+    }
+}
