@@ -1,0 +1,292 @@
+//! TRL's keys that no group declares: which are accepted without effect, which refused, and why.
+//!
+//! With the groups this covers every field of TRL 1.16's script, model, dataset and trainer arguments, so that a
+//! TRL config never meets «unknown key» here.
+
+use super::value::Value;
+
+/// What becomes of a key
+#[derive(Debug, Clone, Copy)]
+pub enum Disposition {
+    /// Accepted whatever its value: it cannot change a result here
+    Ignored,
+    /// Accepted with values that pass, refused with others
+    Only(fn(&Value) -> bool),
+    /// Another name of a key of this program
+    Renamed {
+        /// That key
+        to: &'static str,
+        /// The values that mean the same under both names
+        allowed: fn(&Value) -> bool,
+    },
+}
+
+/// One of TRL's keys, and what becomes of it
+#[derive(Debug, Clone, Copy)]
+pub struct TrlKey {
+    /// TRL's spelling
+    pub name: &'static str,
+    /// The commands it belongs to; empty for all
+    pub commands: &'static [&'static str],
+    /// What becomes of it
+    pub disposition: Disposition,
+    /// Why
+    pub reason: &'static str,
+}
+
+/// The keys of TRL that a command meets besides its own
+pub fn keys_of(command: &str) -> impl Iterator<Item = &'static TrlKey> {
+    KEYS.iter().filter(move |key| key.commands.is_empty() || key.commands.contains(&command))
+}
+
+fn off(value: &Value) -> bool {
+    value.is_null() || value.as_bool() == Some(false)
+}
+
+/// Null, or an empty list, map or text
+fn empty(value: &Value) -> bool {
+    match value {
+        Value::List(items) => items.is_empty() || items.iter().all(empty),
+        Value::Map(entries) => entries.is_empty(),
+        Value::Text(text) => text.is_empty() || text == "{}" || text == "[]" || value.is_null(),
+        other => other.is_null(),
+    }
+}
+
+fn zero(value: &Value) -> bool {
+    value.is_null() || number(value) == Some(0.0)
+}
+
+fn one(value: &Value) -> bool {
+    value.is_null() || number(value) == Some(1.0)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_scalar()?.parse().ok()
+}
+
+fn float32(value: &Value) -> bool {
+    matches!(value.as_scalar(), Some("float32" | "auto"))
+}
+
+fn adamw(value: &Value) -> bool {
+    value.as_scalar().is_some_and(|name| name.starts_with("adamw_torch") && !name.contains("bit"))
+}
+
+fn length(value: &Value) -> bool {
+    value.as_scalar() == Some("length")
+}
+
+fn reverse_kl(value: &Value) -> bool {
+    value.as_scalar() == Some("reverse_kl")
+}
+
+fn single_device(value: &Value) -> bool {
+    value.is_null() || value.as_scalar() == Some("single_gpu")
+}
+
+fn ratio(value: &Value) -> bool {
+    number(value).is_some_and(|ratio| (0.0..1.0).contains(&ratio))
+}
+
+/// Variables of programs that are not part of a run here
+fn harmless_environment(value: &Value) -> bool {
+    const PREFIXES: [&str; 8] = [
+        "ACCELERATE_",
+        "CUDA_",
+        "NCCL_",
+        "PYTORCH_",
+        "TORCH_",
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "WANDB_",
+    ];
+    match value {
+        Value::Map(entries) => entries.iter().all(|(name, _)| PREFIXES.iter().any(|prefix| name.starts_with(prefix))),
+        other => other.is_null(),
+    }
+}
+
+const fn ignored(name: &'static str, reason: &'static str) -> TrlKey {
+    TrlKey { name, commands: &[], disposition: Disposition::Ignored, reason }
+}
+
+const fn only(name: &'static str, allowed: fn(&Value) -> bool, reason: &'static str) -> TrlKey {
+    TrlKey { name, commands: &[], disposition: Disposition::Only(allowed), reason }
+}
+
+impl TrlKey {
+    const fn of(self, commands: &'static [&'static str]) -> Self {
+        Self { commands, ..self }
+    }
+}
+
+const PROCESSOR: &str = "runs use the processor";
+const ONE_DEVICE: &str = "there is one device";
+const SAME_RESULT: &str = "it saves memory or time, with the same result";
+const LOADER: &str = "rows are read in the run's own threads";
+const TERMINAL: &str = "`quiet` decides what the terminal shows";
+const NO_UPLOAD: &str = "nothing is pushed to the Hub";
+const NO_TRACKER: &str = "metrics go to `metrics.jsonl` and TensorBoard files";
+const NO_ADAPTER: &str = "all weights are trained";
+const NO_QUANTISATION: &str = "weights are held in float32";
+const NO_BEST: &str = "the final model is the last one";
+const EVALUATION: &str = "evaluation computes the trainer's own metrics";
+const FULL_PRECISION: &str = "the only precision besides float32 is `bf16`";
+const PREFERENCE: &[&str] = &["dpo"];
+const FINE_TUNING: &[&str] = &["sft"];
+
+/// The whole table
+pub const KEYS: &[TrlKey] = &[
+    // Script, dataset and launcher
+    only("env", harmless_environment, "variables are set in the shell that starts the run"),
+    only("datasets", empty, "one dataset is read, `dataset_name`"),
+    only("streaming", off, "rows are read in full before the first step"),
+    only("dataset_streaming", off, "rows are read in full before the first step"),
+    only("test_split_size", empty, "splits are made before the run"),
+    only("accelerate_config", single_device, ONE_DEVICE),
+    only("num_processes", one, ONE_DEVICE),
+    ignored("ignore_bias_buffers", ONE_DEVICE),
+    ignored("dataset_num_proc", "the number of `threads` is the run's"),
+    only("dataset_kwargs", empty, "rows are always prepared by the trainer").of(FINE_TUNING),
+    // Model
+    only("dtype", float32, NO_QUANTISATION),
+    only("torch_dtype", float32, NO_QUANTISATION),
+    ignored("attn_implementation", "there is one attention"),
+    ignored("trust_remote_code", "no code is loaded from the Hub"),
+    only("model_init_kwargs", empty, "models are built from their config.json alone"),
+    only("router_aux_loss_coef", empty, "no model here is a mixture of experts"),
+    only("use_peft", off, NO_ADAPTER),
+    ignored("lora_r", NO_ADAPTER),
+    ignored("lora_alpha", NO_ADAPTER),
+    ignored("lora_dropout", NO_ADAPTER),
+    ignored("lora_target_modules", NO_ADAPTER),
+    ignored("lora_target_parameters", NO_ADAPTER),
+    ignored("lora_modules_to_save", NO_ADAPTER),
+    ignored("lora_task_type", NO_ADAPTER),
+    ignored("use_rslora", NO_ADAPTER),
+    ignored("use_dora", NO_ADAPTER),
+    only("load_in_8bit", off, NO_QUANTISATION),
+    only("load_in_4bit", off, NO_QUANTISATION),
+    ignored("bnb_4bit_quant_type", NO_QUANTISATION),
+    ignored("use_bnb_nested_quant", NO_QUANTISATION),
+    ignored("bnb_4bit_quant_storage", NO_QUANTISATION),
+    // Batches
+    only("dataloader_drop_last", off, "the last batch of an epoch is trained on, however small"),
+    ignored("dataloader_num_workers", LOADER),
+    ignored("dataloader_pin_memory", LOADER),
+    ignored("dataloader_persistent_workers", LOADER),
+    ignored("dataloader_prefetch_factor", LOADER),
+    ignored("dataloader_multiprocessing_context", LOADER),
+    ignored("dataloader_in_order", LOADER),
+    ignored("remove_unused_columns", "columns that no trainer reads are left alone"),
+    only("label_names", empty, "labels are made by the trainer"),
+    only("length_column_name", length, "lengths are counted in tokens"),
+    only("group_by_length", off, "it is now `train_sampling_strategy: group_by_length`"),
+    only("data_seed", empty, "`seed` draws the rows too"),
+    only("auto_find_batch_size", off, "the batch size is the one asked for"),
+    ignored("pad_to_multiple_of", "padding changes no result"),
+    ignored("padding_free", SAME_RESULT),
+    ignored("packing_strategy", "it needs `packing`").of(FINE_TUNING),
+    only("eval_packing", off, "each text is a sequence of its own").of(FINE_TUNING),
+    only("max_prompt_length", empty, "TRL has dropped it; `max_length` holds for prompt and completion"),
+    only("max_seq_length", empty, "it is now `max_length`"),
+    // Optimiser and loss
+    only("optim", adamw, "the optimiser is AdamW"),
+    only("optim_args", empty, "the optimiser is AdamW, with `adam_beta1`, `adam_beta2` and `adam_epsilon`"),
+    only("optim_target_modules", empty, NO_ADAPTER),
+    TrlKey {
+        name: "warmup_ratio",
+        commands: &[],
+        disposition: Disposition::Renamed { to: "warmup_steps", allowed: ratio },
+        reason: "must be at least 0 and below 1",
+    },
+    only("label_smoothing_factor", zero, "targets are not smoothed"),
+    only("neftune_noise_alpha", zero, "embeddings get no noise"),
+    ignored("average_tokens_across_devices", ONE_DEVICE),
+    // Precision, memory, compilation
+    only("fp16", off, FULL_PRECISION),
+    only("bf16_full_eval", off, FULL_PRECISION),
+    only("fp16_full_eval", off, FULL_PRECISION),
+    ignored("tf32", PROCESSOR),
+    ignored("gradient_checkpointing_kwargs", SAME_RESULT),
+    ignored("activation_checkpointing", SAME_RESULT),
+    ignored("activation_checkpointing_kwargs", SAME_RESULT),
+    ignored("activation_offloading", SAME_RESULT),
+    ignored("torch_empty_cache_steps", SAME_RESULT),
+    ignored("torch_compile", SAME_RESULT),
+    ignored("torch_compile_backend", SAME_RESULT),
+    ignored("torch_compile_mode", SAME_RESULT),
+    ignored("use_liger_kernel", SAME_RESULT),
+    ignored("liger_kernel_config", SAME_RESULT),
+    ignored("use_cache", SAME_RESULT),
+    // Devices
+    ignored("use_cpu", PROCESSOR),
+    ignored("no_cuda", PROCESSOR),
+    ignored("full_determinism", "the same seed always gives the same bytes"),
+    ignored("local_rank", ONE_DEVICE),
+    only("accelerator_config", empty, ONE_DEVICE),
+    only("parallelism_config", empty, ONE_DEVICE),
+    ignored("ddp_find_unused_parameters", ONE_DEVICE),
+    ignored("ddp_bucket_cap_mb", ONE_DEVICE),
+    ignored("ddp_broadcast_buffers", ONE_DEVICE),
+    ignored("ddp_static_graph", ONE_DEVICE),
+    ignored("ddp_backend", ONE_DEVICE),
+    ignored("ddp_timeout", ONE_DEVICE),
+    only("fsdp", empty, ONE_DEVICE),
+    only("fsdp_config", empty, ONE_DEVICE),
+    only("deepspeed", empty, ONE_DEVICE),
+    // Logging
+    ignored("disable_tqdm", TERMINAL),
+    ignored("log_level", TERMINAL),
+    ignored("log_level_replica", TERMINAL),
+    ignored("log_on_each_node", ONE_DEVICE),
+    ignored("logging_dir", "TensorBoard files go to `runs/` in the run folder"),
+    ignored("logging_nan_inf_filter", "a loss that is no number ends the run"),
+    only("include_num_input_tokens_seen", off, "the trainer's own `num_tokens` counts the tokens"),
+    only("include_tokens_per_second", off, "every row has `tokens_per_second`"),
+    ignored("run_name", NO_TRACKER),
+    ignored("project", NO_TRACKER),
+    ignored("trackio_space_id", NO_TRACKER),
+    ignored("trackio_bucket_id", NO_TRACKER),
+    ignored("trackio_static_space_id", NO_TRACKER),
+    ignored("debug", PROCESSOR),
+    ignored("skip_memory_metrics", "`peak_rss_mb` is always measured"),
+    // Evaluation
+    ignored("do_train", "the command says what is done"),
+    ignored("do_eval", "`eval_strategy` says when to evaluate"),
+    ignored("do_predict", "the command says what is done"),
+    only("eval_delay", zero, "evaluation starts with the run"),
+    ignored("prediction_loss_only", EVALUATION),
+    ignored("eval_do_concat_batches", EVALUATION),
+    ignored("eval_use_gather_object", ONE_DEVICE),
+    ignored("eval_accumulation_steps", SAME_RESULT),
+    ignored("include_for_metrics", EVALUATION),
+    ignored("batch_eval_metrics", EVALUATION),
+    // Checkpoints and the Hub
+    only("save_only_model", off, "a checkpoint always holds what an exact resume needs"),
+    ignored("save_on_each_node", ONE_DEVICE),
+    ignored("save_safetensors", "weights are always written as safetensors"),
+    ignored("enable_jit_checkpoint", "a signal always writes a checkpoint"),
+    only("load_best_model_at_end", off, NO_BEST),
+    ignored("metric_for_best_model", NO_BEST),
+    ignored("greater_is_better", NO_BEST),
+    only("ignore_data_skip", off, "a resumed run goes on at the row where it stopped"),
+    ignored("restore_callback_states_from_checkpoint", "a checkpoint always holds what an exact resume needs"),
+    only("push_to_hub", off, NO_UPLOAD),
+    ignored("hub_token", NO_UPLOAD),
+    ignored("hub_private_repo", NO_UPLOAD),
+    ignored("hub_model_id", NO_UPLOAD),
+    ignored("hub_strategy", NO_UPLOAD),
+    ignored("hub_always_push", NO_UPLOAD),
+    ignored("hub_revision", NO_UPLOAD),
+    // Preference losses
+    only("ld_alpha", one, "the log-probabilities of all tokens count alike").of(PREFERENCE),
+    only("f_divergence_type", reverse_kl, "the divergence is the reverse KL").of(PREFERENCE),
+    ignored("f_alpha_divergence_coef", "it needs `f_divergence_type: alpha_divergence`").of(PREFERENCE),
+    only("use_weighting", off, "all pairs count alike").of(PREFERENCE),
+    ignored("discopop_tau", "it needs `loss_type: discopop`").of(PREFERENCE),
+    only("sync_ref_model", off, "the reference model stays as it was at the start").of(PREFERENCE),
+    ignored("ref_model_mixup_alpha", "it needs `sync_ref_model`").of(PREFERENCE),
+    ignored("ref_model_sync_steps", "it needs `sync_ref_model`").of(PREFERENCE),
+];

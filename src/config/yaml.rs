@@ -1,0 +1,113 @@
+//! YAML in and out; the only file that knows the YAML crate.
+
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde_saphyr::{Location, Spanned};
+
+use super::value::Value;
+use super::values::{Entry, Place};
+use crate::{Error, Result};
+
+/// Reads a config file's text; `name` is what messages call the file
+pub(super) fn parse_document(text: &str, name: &str) -> Result<Vec<Entry>> {
+    let document: Document = serde_saphyr::from_str(text).map_err(|error| syntax_error(&error, name))?;
+    let entries = document.0.into_iter().map(|(key, value)| Entry {
+        key_place: place(name, &key.referenced),
+        key: key.value,
+        place: place(name, &value.referenced),
+        value: as_written(value, text),
+    });
+    Ok(entries.collect())
+}
+
+/// Reads one value that a flag carries, such as `{"a": "b"}`
+pub(super) fn parse_inline(text: &str) -> Option<Value> {
+    serde_saphyr::from_str(text).ok()
+}
+
+/// The resolved config as the text of `config.yaml`, one key a line in the order given
+pub fn to_yaml(values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<String> {
+    let resolved = Resolved(values.into_iter().collect());
+    serde_saphyr::to_string(&resolved).map_err(|error| Error::run(format!("cannot write the config as YAML: {error}")))
+}
+
+struct Resolved(Vec<(&'static str, Value)>);
+
+impl Serialize for Resolved {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The top-level map with the place of each key and value
+struct Document(Vec<(Spanned<String>, Spanned<Value>)>);
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct DocumentVisitor;
+
+        impl<'de> Visitor<'de> for DocumentVisitor {
+            type Value = Document;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map of keys to values, one `key: value` a line")
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Document, E> {
+                Ok(Document(Vec::new()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Document, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = access.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Document(entries))
+            }
+        }
+
+        deserializer.deserialize_any(DocumentVisitor)
+    }
+}
+
+/// Gives a number the digits of the file, which are what messages and text keys want
+fn as_written(value: Spanned<Value>, text: &str) -> Value {
+    let span = value.defined.span();
+    let written = span
+        .byte_offset()
+        .zip(span.byte_len())
+        .and_then(|(start, length)| text.get(start as usize..(start + length) as usize))
+        .map(str::trim);
+    match (value.value, written) {
+        (Value::Number(_), Some(written)) if written.parse::<f64>().is_ok() => Value::Number(written.to_owned()),
+        (value, _) => value,
+    }
+}
+
+fn place(name: &str, location: &Location) -> Place {
+    Place::File { name: name.to_owned(), line: location.line(), column: location.column() }
+}
+
+/// `file:line:column: what the parser says`
+fn syntax_error(error: &serde_saphyr::Error, name: &str) -> Error {
+    let error = error.without_snippet();
+    let location = error.location();
+    let mut message = error.to_string();
+    // The parser repeats the place in its own words at either end of its message
+    if let Some(location) = &location {
+        let words = format!("line {}, column {}", location.line(), location.column());
+        for affix in [format!(" at {words}"), format!("{words}: "), format!("error: {words}: ")] {
+            message = message.replace(&affix, "");
+        }
+    }
+    let error = Error::usage(message.trim_end_matches('.'));
+    match location {
+        Some(location) => error.context(format!("{name}:{}:{}", location.line(), location.column())),
+        None => error.context(name),
+    }
+}
