@@ -1,0 +1,147 @@
+//! Progress on stderr: a bar on a terminal, a line a logged step elsewhere, nothing when quiet.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::info;
+
+use super::metrics::Metrics;
+
+/// The bar on the screen, which whoever writes to stderr must move out of the way
+static ON_SCREEN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// How the way of a run is shown
+#[derive(Debug)]
+pub struct Progress {
+    show: Show,
+    total: u64,
+    begin: (Instant, u64),
+}
+
+#[derive(Debug)]
+enum Show {
+    Bar(ProgressBar),
+    Lines,
+    Nothing,
+}
+
+impl Progress {
+    /// A run of `total` steps of which `done` lie behind (after a resume)
+    pub fn new(total: u64, done: u64, quiet: bool) -> Self {
+        let smart_terminal = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let show = match (quiet, smart_terminal) {
+            (true, _) => Show::Nothing,
+            (false, true) => Show::Bar(bar(total, done)),
+            (false, false) => Show::Lines,
+        };
+        Self { show, total, begin: (Instant::now(), done) }
+    }
+
+    /// So many steps are done
+    pub fn step(&self, step: u64) {
+        if let Show::Bar(bar) = &self.show {
+            bar.set_position(step);
+        }
+    }
+
+    /// The metrics of a logged step
+    pub fn log(&self, step: u64, metrics: &Metrics) {
+        match &self.show {
+            Show::Bar(bar) => {
+                bar.set_position(step);
+                bar.set_message(figures(metrics));
+            }
+            Show::Lines => info!("step {step}/{}{}{}", self.total, figures(metrics), self.time_left(step)),
+            Show::Nothing => {}
+        }
+    }
+
+    /// `  2m 3s left`, from the pace of this start
+    fn time_left(&self, step: u64) -> String {
+        let (begin, done) = self.begin;
+        let (behind, ahead) = (step.saturating_sub(done), self.total.saturating_sub(step));
+        if behind == 0 {
+            return String::new();
+        }
+        let left = begin.elapsed().as_secs_f64() / behind as f64 * ahead as f64;
+        format!("  {} left", humantime::format_duration(Duration::from_secs(left.round() as u64)))
+    }
+}
+
+impl Drop for Progress {
+    /// The bar stays as it is, and the next line starts below it
+    fn drop(&mut self) {
+        if let Show::Bar(bar) = &self.show {
+            bar.abandon();
+            if let Ok(mut on_screen) = ON_SCREEN.lock() {
+                *on_screen = None;
+            }
+        }
+    }
+}
+
+fn bar(total: u64, done: u64) -> ProgressBar {
+    // No colours, so that there is nothing for NO_COLOR to take away
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}{msg}  {eta} left").expect("a valid template");
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style);
+    bar.set_position(done);
+    // Steps before a resume say nothing about the pace
+    bar.reset_eta();
+    if let Ok(mut on_screen) = ON_SCREEN.lock() {
+        *on_screen = Some(bar.clone());
+    }
+    bar
+}
+
+fn figures(metrics: &Metrics) -> String {
+    let mut text = String::new();
+    if let Some(loss) = metrics.get("loss") {
+        let _ = write!(text, "  loss {loss:.4}");
+    }
+    if let Some(rate) = metrics.get("tokens_per_second") {
+        let _ = write!(text, "  {rate:.0} tokens/s");
+    }
+    text
+}
+
+/// Standard error for everyone who logs while a bar may be on the screen; give it to `tracing_subscriber` as
+/// `.with_writer(|| Stderr)`
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let on_screen = ON_SCREEN.lock().ok().and_then(|bar| bar.clone());
+        match on_screen {
+            Some(bar) => bar.suspend(|| io::stderr().write(bytes)),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_name_what_is_there() {
+        let metrics: Metrics = [("loss", 0.693_147), ("tokens_per_second", 1234.4)].into_iter().collect();
+        assert_eq!(figures(&metrics), "  loss 0.6931  1234 tokens/s");
+        assert_eq!(figures(&Metrics::new()), "");
+    }
+
+    #[test]
+    fn time_left_counts_the_steps_of_this_start_only() {
+        let begin = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let progress = Progress { show: Show::Nothing, total: 130, begin: (begin, 100) };
+        assert_eq!(progress.time_left(110), "  3m 20s left");
+        assert_eq!(progress.time_left(100), "");
+    }
+}
