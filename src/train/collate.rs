@@ -1,0 +1,125 @@
+//! Examples laid end to end as a ragged batch: real tokens only, a shared prompt once.
+
+use std::sync::Arc;
+
+use candle_core::Result;
+
+use crate::data::{LmExample, PreferenceExample};
+use crate::ops::Ragged;
+
+/// Tokens of several sequences, and the (row, token) pairs whose log-probability a loss needs
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Token ids, (N,)
+    pub ids: Vec<u32>,
+    /// Where sequences begin and end
+    pub layout: Arc<Ragged>,
+    /// Rows of the hidden states that predict a token of the loss, (M,)
+    pub rows: Vec<u32>,
+    /// The tokens that they predict, (M,)
+    pub targets: Vec<u32>,
+    /// How many consecutive pairs belong to each sequence
+    pub counts: Vec<usize>,
+    /// Tokens of all sequences, shared prompts counted once for each sequence that has them
+    pub tokens: u64,
+}
+
+impl Batch {
+    /// One sequence for each example; the pairs are its loss tokens
+    pub fn of_texts<'a>(examples: impl IntoIterator<Item = &'a LmExample>) -> Result<Self> {
+        let (mut batch, mut layout) = (Self::default(), Ragged::new());
+        for example in examples {
+            let start = layout.rows();
+            layout.push(example.ids.len(), None)?;
+            batch.ids.extend_from_slice(&example.ids);
+            let before = batch.rows.len();
+            for (i, &carries_loss) in example.loss.iter().enumerate().skip(1) {
+                if carries_loss {
+                    batch.rows.push((start + i - 1) as u32);
+                    batch.targets.push(example.ids[i]);
+                }
+            }
+            batch.counts.push(batch.rows.len() - before);
+            batch.tokens += example.ids.len() as u64;
+        }
+        batch.layout = Arc::new(layout);
+        Ok(batch)
+    }
+
+    /// Two sequences for each pair, all chosen completions before all rejected ones in `counts`; the pairs are the
+    /// completion tokens. A prompt that both share is laid down once.
+    pub fn of_pairs<'a>(examples: impl IntoIterator<Item = &'a PreferenceExample>) -> Result<Self> {
+        let (mut batch, mut layout) = (Self::default(), Ragged::new());
+        let mut halves = [Half::default(), Half::default()];
+        for example in examples {
+            let sides = [example.chosen_sequence(), example.rejected_sequence()];
+            // Rows after the last token of a completion predict nothing that counts
+            let shared = (sides[0].0 == sides[1].0 && !sides[0].0.is_empty()).then_some(sides[0].0);
+            let prompt = match shared {
+                Some(prompt) => Some((layout.rows(), batch.lay(&mut layout, prompt, None)?)),
+                None => None,
+            };
+            for ((prompt_ids, completion), half) in sides.into_iter().zip(&mut halves) {
+                batch.tokens += (prompt_ids.len() + completion.len()) as u64;
+                let (mut last, first) = match prompt {
+                    Some((start, segment)) => {
+                        let first = layout.rows();
+                        batch.lay(&mut layout, completion, Some(segment))?;
+                        (Some(start + prompt_ids.len() - 1), first)
+                    }
+                    None => {
+                        let start = layout.rows();
+                        batch.lay(&mut layout, &[prompt_ids, completion].concat(), None)?;
+                        let first = start + prompt_ids.len();
+                        (first.checked_sub(1).filter(|row| *row >= start), first)
+                    }
+                };
+                let before = half.rows.len();
+                for (i, &token) in completion.iter().enumerate() {
+                    // A completion without any prompt has nothing that predicts its first token
+                    if let Some(row) = last {
+                        half.rows.push(row as u32);
+                        half.targets.push(token);
+                    }
+                    last = Some(first + i);
+                }
+                half.counts.push(half.rows.len() - before);
+            }
+        }
+        for half in halves {
+            batch.rows.extend(half.rows);
+            batch.targets.extend(half.targets);
+            batch.counts.extend(half.counts);
+        }
+        batch.layout = Arc::new(layout);
+        Ok(batch)
+    }
+
+    fn lay(&mut self, layout: &mut Ragged, ids: &[u32], prefix: Option<usize>) -> Result<usize> {
+        self.ids.extend_from_slice(ids);
+        layout.push(ids.len(), prefix)
+    }
+}
+
+/// The pairs of one side of preference examples
+#[derive(Default)]
+struct Half {
+    rows: Vec<u32>,
+    targets: Vec<u32>,
+    counts: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_take_the_token_before_each_loss_token() {
+        let text = |ids: &[u32], loss: &[bool]| LmExample { ids: ids.to_vec(), loss: loss.to_vec() };
+        let examples = [text(&[5, 6, 7], &[true, false, true]), text(&[8, 9], &[true, true])];
+        let batch = Batch::of_texts(&examples).unwrap();
+        assert_eq!(batch.ids, [5, 6, 7, 8, 9]);
+        assert_eq!((batch.rows, batch.targets, batch.counts), (vec![1, 3], vec![7, 9], vec![1, 1]));
+        assert_eq!(batch.tokens, 5);
+    }
+}
