@@ -32,8 +32,9 @@ impl FileKind {
 
     /// From the file's name, or an error that says which names are known
     pub(super) fn require(path: &Path) -> Result<Self> {
-        Self::of(path)
-            .ok_or_else(|| Error::usage(format!("cannot tell the format of `{}` from its name", path.display())).hint(KNOWN))
+        Self::of(path).ok_or_else(|| {
+            Error::usage(format!("cannot tell the format of `{}` from its name", path.display())).hint(KNOWN)
+        })
     }
 }
 
@@ -66,10 +67,8 @@ impl Folder {
             };
             return Err(Error::usage(format!("no data file in `{}`", root.display())).hint(hint));
         }
-        let named: Vec<(Option<String>, PathBuf)> = found
-            .into_iter()
-            .map(|path| (split_of(path.strip_prefix(&root).unwrap_or(&path)), path))
-            .collect();
+        let named: Vec<(Option<String>, PathBuf)> =
+            found.into_iter().map(|path| (split_of(path.strip_prefix(&root).unwrap_or(&path)), path)).collect();
         // As in `datasets`: once any file carries a split, files without one belong to none
         let any_named = named.iter().any(|(split, _)| split.is_some());
         let mut splits: Vec<(String, Vec<PathBuf>)> = Vec::new();
@@ -159,11 +158,7 @@ fn split_of(relative: &Path) -> Option<String> {
         return Some(canonical(name).unwrap_or(name).to_string());
     }
     let folders = relative.parent().into_iter().flat_map(Path::components).filter_map(|part| part.as_os_str().to_str());
-    folders
-        .flat_map(words)
-        .find_map(canonical)
-        .or_else(|| words(stem).find_map(canonical))
-        .map(str::to_string)
+    folders.flat_map(words).find_map(canonical).or_else(|| words(stem).find_map(canonical)).map(str::to_string)
 }
 
 fn words(name: &str) -> impl Iterator<Item = &str> {

@@ -176,7 +176,8 @@ impl<'a> Cursor<'a> {
                 Ok(())
             }
             Some(found) => Err(self.error(&format!("expected `{wanted}`, found `{found}`"))),
-            None => Err(self.error(&format!("expected `{wanted}`, but the file ends"))
+            None => Err(self
+                .error(&format!("expected `{wanted}`, but the file ends"))
                 .hint("the file may have been cut off; fetch or write it again")),
         }
     }

@@ -151,7 +151,8 @@ pub(super) fn broken(file: &str, line: usize, cause: &io::Error) -> Error {
             Error::usage(format!("{file}:{line}: the compressed file ends too early")).hint("fetch or write it again")
         }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            Error::usage(format!("{file}:{line}: the compressed file is damaged: {cause}")).hint("fetch or write it again")
+            Error::usage(format!("{file}:{line}: the compressed file is damaged: {cause}"))
+                .hint("fetch or write it again")
         }
         _ => Error::usage(format!("{file}:{line}: cannot read on: {cause}")),
     }
@@ -208,4 +209,3 @@ fn rename(row: &mut Row, columns: &BTreeMap<String, String>) -> Result<()> {
     row.fields = fields;
     Ok(())
 }
-
