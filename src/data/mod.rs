@@ -1,1 +1,33 @@
-//! data
+//! From files to token ids: rows, formats, chat templates, the tokeniser, examples with masks, and the order of an epoch.
+//!
+//! The path is [`read_dataset`] (rows with their place) → [`lm_examples`], [`preference_examples`] or
+//! [`prompt_examples`] (token ids as TRL makes them, with a [`RowReport`] of what was left out and why) → [`Sampler`].
+//! Not responsible for: finding a dataset on the Hub, batching and padding, or printing.
+
+mod files;
+mod format;
+mod inspect;
+mod json;
+mod parquet;
+mod reader;
+mod record;
+mod report;
+mod sampler;
+mod template;
+mod template_python;
+mod tokenize;
+mod tokenizer;
+mod tokenizer_files;
+
+pub use format::{Format, Kind, extract_prompt};
+pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
+pub use reader::{Dataset, ReadOptions, read_dataset, splits};
+pub use record::{Place, Row};
+pub use report::{Dropped, Prepared, RowReport};
+pub use sampler::{Sampler, Strategy};
+pub use template::{ChatTemplate, RenderOptions};
+pub use tokenize::{
+    LmExample, LmOptions, PreferenceExample, PreferenceOptions, PromptExample, PromptOptions, Truncation, lm_examples,
+    preference_examples, prompt_examples,
+};
+pub use tokenizer::Tokenizer;

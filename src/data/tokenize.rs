@@ -1,0 +1,469 @@
+//! Rows to token examples, id for id as TRL 1.16's `SFTTrainer`, `DPOTrainer` and online trainers prepare them.
+//!
+//! Prompt and completion are tokenised together and cut where they part from the prompt's own tokens. EOS is appended to
+//! rows of plain text that do not end in it; a conversation ends as its chat template ends it. Rows that violate the
+//! format are errors with their place; rows that can teach nothing are dropped and counted.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use super::format::{Content, Format, Kind, extract_messages, extract_prompt};
+use super::reader::Dataset;
+use super::record::{Row, type_name};
+use super::report::{Outcome, Prepared, collect};
+use super::template::{ChatTemplate, RenderOptions};
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+
+/// Which end of a text survives `max_length`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Truncation {
+    /// The first tokens
+    #[default]
+    KeepStart,
+    /// The last tokens
+    KeepEnd,
+}
+
+/// A text to model
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LmExample {
+    /// Token ids
+    pub ids: Vec<u32>,
+    /// Which tokens are targets; nothing predicts the first token, so its entry never counts
+    pub loss: Vec<bool>,
+}
+
+/// How language-modelling examples are made
+#[derive(Debug, Clone)]
+pub struct LmOptions {
+    /// Column of plain text
+    pub text_field: String,
+    /// Loss on the completion alone; by default for rows with prompt and completion
+    pub completion_only_loss: Option<bool>,
+    /// Loss on assistant turns alone
+    pub assistant_only_loss: bool,
+    /// Longest example
+    pub max_length: Option<usize>,
+    /// Which end survives
+    pub truncation: Truncation,
+}
+
+impl Default for LmOptions {
+    fn default() -> Self {
+        Self {
+            text_field: "text".to_string(),
+            completion_only_loss: None,
+            assistant_only_loss: false,
+            max_length: Some(1024),
+            truncation: Truncation::KeepStart,
+        }
+    }
+}
+
+/// A prompt with two completions. `max_length` has been applied: with [`Truncation::KeepEnd`] each side may have lost a
+/// different part of the prompt, so take the sequences from [`Self::chosen_sequence`] and [`Self::rejected_sequence`]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreferenceExample {
+    /// The prompt, whole
+    pub prompt: Vec<u32>,
+    /// The better completion, its EOS included
+    pub chosen: Vec<u32>,
+    /// The worse completion, its EOS included
+    pub rejected: Vec<u32>,
+    /// Prompt tokens cut from the beginning of each side's sequence
+    pub prompt_cut: [usize; 2],
+}
+
+impl PreferenceExample {
+    /// Prompt part and completion of the chosen side
+    pub fn chosen_sequence(&self) -> (&[u32], &[u32]) {
+        (&self.prompt[self.prompt_cut[0]..], &self.chosen)
+    }
+
+    /// Prompt part and completion of the rejected side
+    pub fn rejected_sequence(&self) -> (&[u32], &[u32]) {
+        (&self.prompt[self.prompt_cut[1]..], &self.rejected)
+    }
+}
+
+/// How preference examples are made
+#[derive(Debug, Clone)]
+pub struct PreferenceOptions {
+    /// Longest prompt and completion
+    pub max_length: Option<usize>,
+    /// Which end survives
+    pub truncation: Truncation,
+}
+
+impl Default for PreferenceOptions {
+    fn default() -> Self {
+        Self { max_length: Some(1024), truncation: Truncation::KeepStart }
+    }
+}
+
+/// A prompt to generate from
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptExample {
+    /// Token ids
+    pub ids: Vec<u32>,
+    /// The whole row, whose columns travel to the reward
+    pub row: Row,
+}
+
+/// How prompts are made
+#[derive(Debug, Clone, Default)]
+pub struct PromptOptions {
+    /// Longer prompts are dropped: a model with absolute positions has no room for a completion after them
+    pub max_prompt_length: Option<usize>,
+}
+
+const NO_TOKENS: &str = "no token to learn from";
+const CUT_AWAY: &str = "no completion token left within `max_length`";
+const NO_MESSAGES: &str = "a conversation without messages";
+const EMPTY_COMPLETION: &str = "a completion without tokens";
+
+/// Examples for supervised fine-tuning
+pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions) -> Result<Prepared<LmExample>> {
+    const KINDS: [Kind; 3] = [Kind::Tokenized, Kind::PromptCompletion, Kind::LanguageModeling];
+    if options.assistant_only_loss {
+        return Err(Error::usage("`assistant_only_loss` is not supported yet")
+            .hint("use rows with `prompt` and `completion`, whose loss is on the completion alone"));
+    }
+    let needs = format!("`{}`, `messages`, or `prompt` with `completion`", options.text_field);
+    let format = Format::among(dataset, &KINDS, &options.text_field, &needs)?;
+    let encoder = Encoder::new(tokenizer, format.conversational)?;
+    if format.kind == Kind::Tokenized {
+        warn_of_ignored_mask(dataset, options);
+    }
+    build(dataset, |row| {
+        format.check(row, &options.text_field)?;
+        let (mut example, boundary) = match format.kind {
+            Kind::Tokenized => (tokenized_row(row, tokenizer, options)?, None),
+            Kind::PromptCompletion => {
+                let prompt = Content::of(row, "prompt", format.conversational)?;
+                let completion = Content::of(row, "completion", format.conversational)?;
+                let Some(joined) = encoder.joined(row, &prompt, &[&completion])? else {
+                    return Ok(Outcome::Dropped(NO_MESSAGES));
+                };
+                let ids = joined.prompt.iter().chain(&joined.completions[0]).copied().collect::<Vec<_>>();
+                let masked = if options.completion_only_loss.unwrap_or(true) { joined.prompt.len() } else { 0 };
+                let loss = (0..ids.len()).map(|index| index >= masked).collect();
+                (LmExample { ids, loss }, joined.boundary)
+            }
+            _ => {
+                let column = ["messages", "conversations"].into_iter().find(|name| row.fields.contains_key(*name));
+                let column = column.filter(|_| format.conversational).unwrap_or(&options.text_field);
+                let Some(ids) = encoder.whole(row, &Content::of(row, column, format.conversational)?)? else {
+                    return Ok(Outcome::Dropped(NO_MESSAGES));
+                };
+                (LmExample { loss: vec![true; ids.len()], ids }, None)
+            }
+        };
+        let learns = |example: &LmExample| example.loss.iter().skip(1).any(|target| *target);
+        if !learns(&example) {
+            return Ok(Outcome::Dropped(NO_TOKENS));
+        }
+        if let Some(max_length) = options.max_length {
+            truncate(&mut example.ids, max_length, options.truncation);
+            truncate(&mut example.loss, max_length, options.truncation);
+        }
+        if !learns(&example) {
+            return Ok(Outcome::Dropped(CUT_AWAY));
+        }
+        Ok(Outcome::Used { example, boundary, equal: false })
+    })
+}
+
+/// Examples for DPO and its relatives
+pub fn preference_examples(
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    options: &PreferenceOptions,
+) -> Result<Prepared<PreferenceExample>> {
+    let format = Format::among(
+        dataset,
+        &[Kind::Preference, Kind::ImplicitPreference],
+        "text",
+        "`chosen` with `rejected`, and best a `prompt`,",
+    )?;
+    // As TRL's `maybe_extract_prompt`: a text beside messages repeats the prompt that those begin with
+    let first_prompt = dataset.rows[0].fields.get("prompt");
+    let implicit = format.kind == Kind::ImplicitPreference
+        || (format.conversational && first_prompt.is_some_and(Value::is_string));
+    let encoder = Encoder::new(tokenizer, format.conversational)?;
+    build(dataset, |row| {
+        format.check(row, "text")?;
+        let chosen = Content::of(row, "chosen", format.conversational)?;
+        let rejected = Content::of(row, "rejected", format.conversational)?;
+        let sides = if implicit {
+            split_implicit(chosen, rejected)
+        } else {
+            Some((Content::of(row, "prompt", format.conversational)?, chosen, rejected))
+        };
+        let Some((prompt, chosen, rejected)) = sides else {
+            return Ok(Outcome::Dropped("an empty `chosen` or `rejected`, so that no prompt can be found in them"));
+        };
+        let Some(joined) = encoder.joined(row, &prompt, &[&chosen, &rejected])? else {
+            return Ok(Outcome::Dropped(NO_MESSAGES));
+        };
+        let Joined { prompt, mut completions, boundary } = joined;
+        if completions.iter().any(Vec::is_empty) {
+            return Ok(Outcome::Dropped(EMPTY_COMPLETION));
+        }
+        let equal = completions[0] == completions[1];
+        let mut prompt_cut = [0; 2];
+        if let Some(max_length) = options.max_length {
+            match options.truncation {
+                Truncation::KeepStart => {
+                    let room = max_length.saturating_sub(prompt.len());
+                    if room == 0 {
+                        return Ok(Outcome::Dropped("the prompt alone fills `max_length`"));
+                    }
+                    completions.iter_mut().for_each(|ids| ids.truncate(room));
+                }
+                Truncation::KeepEnd => {
+                    for (ids, cut) in completions.iter_mut().zip(&mut prompt_cut) {
+                        *cut = (prompt.len() + ids.len()).saturating_sub(max_length).min(prompt.len());
+                        truncate(ids, max_length, Truncation::KeepEnd);
+                    }
+                }
+            }
+        }
+        let [chosen, rejected] = <[Vec<u32>; 2]>::try_from(completions).unwrap_or_default();
+        Ok(Outcome::Used { example: PreferenceExample { prompt, chosen, rejected, prompt_cut }, boundary, equal })
+    })
+}
+
+/// Prompts for generation
+pub fn prompt_examples(
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    options: &PromptOptions,
+) -> Result<Prepared<PromptExample>> {
+    let format = Format::among(dataset, &[Kind::PromptOnly], "text", "`prompt`")?;
+    let encoder = Encoder::new(tokenizer, format.conversational)?;
+    build(dataset, |row| {
+        format.check(row, "text")?;
+        let Some(ids) = encoder.prompt(row, &Content::of(row, "prompt", format.conversational)?)? else {
+            return Ok(Outcome::Dropped(NO_MESSAGES));
+        };
+        if ids.is_empty() {
+            return Ok(Outcome::Dropped("a prompt without tokens"));
+        }
+        if options.max_prompt_length.is_some_and(|longest| ids.len() > longest) {
+            return Ok(Outcome::Dropped("the prompt leaves no room for a completion"));
+        }
+        Ok(Outcome::used(PromptExample { ids, row: row.clone() }))
+    })
+}
+
+fn build<T: Send>(
+    dataset: &Dataset,
+    example: impl Fn(&Row) -> Result<Outcome<T>> + Sync + Send,
+) -> Result<Prepared<T>> {
+    let outcomes: Vec<Result<Outcome<T>>> = dataset.rows.par_iter().map(example).collect();
+    let path: &Path = &dataset.path;
+    collect(path, dataset.rows.iter().map(|row| &row.place).zip(outcomes))
+}
+
+fn truncate<T>(values: &mut Vec<T>, max_length: usize, truncation: Truncation) {
+    match truncation {
+        Truncation::KeepStart => values.truncate(max_length),
+        Truncation::KeepEnd => drop(values.drain(..values.len().saturating_sub(max_length))),
+    }
+}
+
+fn split_implicit<'a>(chosen: Content<'a>, rejected: Content<'a>) -> Option<(Content<'a>, Content<'a>, Content<'a>)> {
+    match (chosen, rejected) {
+        (Content::Text(chosen), Content::Text(rejected)) => {
+            let (prompt, chosen, rejected) = extract_prompt(chosen, rejected)?;
+            Some((Content::Text(prompt), Content::Text(chosen), Content::Text(rejected)))
+        }
+        (Content::Messages(chosen), Content::Messages(rejected)) => {
+            let (prompt, chosen, rejected) = extract_messages(chosen, rejected)?;
+            Some((Content::Messages(prompt), Content::Messages(chosen), Content::Messages(rejected)))
+        }
+        _ => None,
+    }
+}
+
+/// Turns contents into ids with the dataset's chat template or EOS
+struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    template_for_tools: Option<ChatTemplate>,
+}
+
+/// A prompt's ids and the ids of what follows it; `boundary` is the end of the prompt that was left out
+struct Joined {
+    prompt: Vec<u32>,
+    completions: Vec<Vec<u32>>,
+    boundary: Option<String>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(tokenizer: &'a Tokenizer, conversational: bool) -> Result<Self> {
+        let template = |tools| conversational.then(|| tokenizer.chat_template(tools)).transpose();
+        Ok(Self { tokenizer, template: template(false)?, template_for_tools: template(true)? })
+    }
+
+    /// A text with EOS or a whole conversation; `None` for one without messages
+    fn whole(&self, row: &Row, content: &Content<'_>) -> Result<Option<Vec<u32>>> {
+        match content {
+            Content::Text(text) => self.tokenizer.encode(&self.with_eos(text)?).map(Some),
+            Content::Messages(messages) => self.conversation(row, messages, false),
+        }
+    }
+
+    /// A prompt to be completed
+    fn prompt(&self, row: &Row, content: &Content<'_>) -> Result<Option<Vec<u32>>> {
+        match content {
+            Content::Text(text) => self.tokenizer.encode(text).map(Some),
+            Content::Messages(messages) => self.conversation(row, messages, true),
+        }
+    }
+
+    /// Tokenises the prompt alone and with each completion; the completions begin where the first of them parts from
+    /// the prompt's ids
+    fn joined(&self, row: &Row, prompt: &Content<'_>, completions: &[&Content<'_>]) -> Result<Option<Joined>> {
+        let Some(mut prompt_ids) = self.prompt(row, prompt)? else { return Ok(None) };
+        let mut sequences = Vec::with_capacity(completions.len());
+        for completion in completions {
+            let ids = match (prompt, completion) {
+                (Content::Text(prompt), Content::Text(completion)) => {
+                    let completion = self.with_eos(completion)?;
+                    Some(self.tokenizer.encode(&format!("{prompt}{completion}"))?)
+                }
+                (Content::Messages(prompt), Content::Messages(completion)) => {
+                    self.conversation(row, &[prompt.as_slice(), completion.as_slice()].concat(), false)?
+                }
+                _ => None,
+            };
+            let Some(ids) = ids else { return Ok(None) };
+            sequences.push(ids);
+        }
+        let shared = sequences.iter().map(|ids| common_prefix(&prompt_ids, ids)).min().unwrap_or(0);
+        let boundary = match shared < prompt_ids.len() {
+            true => Some(self.tokenizer.decode(&prompt_ids[shared..], false)?),
+            false => None,
+        };
+        prompt_ids.truncate(shared);
+        sequences.iter_mut().for_each(|ids| drop(ids.drain(..shared)));
+        Ok(Some(Joined { prompt: prompt_ids, completions: sequences, boundary }))
+    }
+
+    fn with_eos(&self, text: &str) -> Result<String> {
+        let Some(eos) = self.tokenizer.eos_token() else {
+            return Err(Error::usage("the tokenizer has no EOS token, which ends each text")
+                .hint("set `eos_token` in its `tokenizer_config.json`"));
+        };
+        Ok(if text.ends_with(eos) { text.to_string() } else { format!("{text}{eos}") })
+    }
+
+    fn conversation(&self, row: &Row, messages: &[Value], add_generation_prompt: bool) -> Result<Option<Vec<u32>>> {
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let at_row = |e: Error| e.context(&row.place);
+        let tools = tools(row)?;
+        let template = if tools.is_some() { &self.template_for_tools } else { &self.template };
+        let Some(template) = template else { return Ok(None) };
+        let kwargs = row.fields.get("chat_template_kwargs").and_then(Value::as_object);
+        let options =
+            RenderOptions { add_generation_prompt, tools: tools.as_ref(), kwargs, ..RenderOptions::default() };
+        let text = template.render(messages, &options).map_err(at_row)?;
+        self.tokenizer.encode_rendered(&text).map(Some)
+    }
+}
+
+/// The row's tool schemas: a list, or the JSON of one
+fn tools(row: &Row) -> Result<Option<Value>> {
+    match row.fields.get("tools") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => serde_json::from_str(text)
+            .map(Some)
+            .map_err(|e| Error::usage(format!("{}: `tools` is not valid JSON: {e}", row.place))),
+        Some(tools) => Ok(Some(tools.clone())),
+    }
+}
+
+fn common_prefix(left: &[u32], right: &[u32]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
+/// A row with `input_ids`: `labels` decide where they are given, else the masks as TRL reads them
+fn tokenized_row(row: &Row, tokenizer: &Tokenizer, options: &LmOptions) -> Result<LmExample> {
+    let vocab = tokenizer.vocab_size();
+    let numbers = |name: &str| integers(row, name);
+    let Some(raw) = numbers("input_ids")? else {
+        return Err(Error::usage(format!("{}: no `input_ids`", row.place)));
+    };
+    let id = |number: i64| u32::try_from(number).ok().filter(|id| (*id as usize) < vocab);
+    let mut ids = Vec::with_capacity(raw.len());
+    for number in &raw {
+        ids.push(id(*number).ok_or_else(|| {
+            Error::usage(format!("{}: `input_ids` holds {number}, expected ids from 0 to {}", row.place, vocab - 1))
+                .hint("tokenise the rows with the tokenizer of this model")
+        })?);
+    }
+    let same_length = |name: &str, found: usize| match found == raw.len() {
+        true => Ok(()),
+        false => Err(Error::usage(format!("{}: `{name}` has {found} entries, `input_ids` {}", row.place, raw.len()))),
+    };
+    let mut loss = vec![true; ids.len()];
+    if let Some(labels) = numbers("labels")? {
+        const IGNORED: i64 = -100;
+        same_length("labels", labels.len())?;
+        for ((label, id), target) in labels.iter().zip(&raw).zip(&mut loss) {
+            if *label != IGNORED && label != id {
+                return Err(Error::usage(format!(
+                    "{}: `labels` holds {label} where `input_ids` holds {id}, expected the same id or -100",
+                    row.place
+                )));
+            }
+            *target = *label != IGNORED;
+        }
+    } else {
+        let completion_only = completion_only(&row.fields, options);
+        for (name, applies) in [("completion_mask", completion_only), ("assistant_masks", true)] {
+            if let (true, Some(mask)) = (applies, numbers(name)?) {
+                same_length(name, mask.len())?;
+                loss.iter_mut().zip(&mask).for_each(|(target, bit)| *target &= *bit != 0);
+            }
+        }
+    }
+    Ok(LmExample { ids, loss })
+}
+
+fn integers(row: &Row, name: &str) -> Result<Option<Vec<i64>>> {
+    let wrong = |found: &Value| {
+        Error::usage(format!("{}: `{name}` holds {}, expected a list of integers", row.place, type_name(found)))
+    };
+    match row.fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(entries)) => {
+            let integer = |entry: &Value| entry.as_i64().or(entry.as_bool().map(i64::from)).ok_or_else(|| wrong(entry));
+            entries.iter().map(integer).collect::<Result<_>>().map(Some)
+        }
+        Some(other) => Err(wrong(other)),
+    }
+}
+
+fn completion_only(fields: &Map<String, Value>, options: &LmOptions) -> bool {
+    // TRL decides by these two columns also for rows that are tokenised already
+    let by_columns = fields.contains_key("prompt") && fields.contains_key("completion");
+    options.completion_only_loss.unwrap_or(by_columns)
+}
+
+fn warn_of_ignored_mask(dataset: &Dataset, options: &LmOptions) {
+    let first = &dataset.rows[0].fields;
+    if first.contains_key("completion_mask") && !first.contains_key("labels") && !completion_only(first, options) {
+        tracing::warn!(
+            "the `completion_mask` of `{}` is not used, as in TRL; set `completion_only_loss: true` to use it",
+            dataset.path.display()
+        );
+    }
+}
