@@ -2,5 +2,5 @@
 
 pub mod config;
 pub mod files;
-//HUB
+pub mod hub;
 pub mod weights;
