@@ -3,5 +3,5 @@
 pub mod config;
 pub mod gpt2;
 pub mod files;
-//HUB
+pub mod hub;
 pub mod weights;

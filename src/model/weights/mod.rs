@@ -15,6 +15,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::Result;
+pub(crate) use source::{CANDIDATES as WEIGHTS_CANDIDATES, is_foreign, is_index, shards};
 pub use write::save;
 
 /// The one file that is written
