@@ -163,6 +163,26 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// Takes another end-of-text token, which must be in the vocabulary
+    pub fn set_eos_token(&mut self, token: &str) -> Result<()> {
+        self.eos = Some((self.known("eos_token", token)?, token.to_owned()));
+        self.files.special.insert("eos_token", token.to_owned());
+        Ok(())
+    }
+
+    /// Takes another padding token, which must be in the vocabulary
+    pub fn set_pad_token(&mut self, token: &str) -> Result<()> {
+        self.pad = Some(self.known("pad_token", token)?);
+        self.files.special.insert("pad_token", token.to_owned());
+        Ok(())
+    }
+
+    fn known(&self, key: &str, token: &str) -> Result<u32> {
+        self.inner
+            .token_to_id(token)
+            .ok_or_else(|| Error::usage(format!("`{key}` must be a token of the tokenizer, got `{token}`")))
+    }
+
     /// SHA-256 of all that decides over ids: the tokeniser, its special tokens and chat templates
     pub fn fingerprint(&self) -> Result<[u8; 32]> {
         let mut hash = Sha256::new().chain_update(self.json(false)?);

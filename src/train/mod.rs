@@ -1,1 +1,14 @@
-//! train
+//! Training recipes for language models: one file each, and the step loop that they share.
+//!
+//! A recipe names its keys ([`CommandSpec`](crate::config::CommandSpec)), turns rows into examples, and is an
+//! [`objective::Objective`]: rows in, loss and metrics out. The rest is common: [`session`] finds model, data and
+//! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps.
+
+pub mod collate;
+pub mod dpo;
+pub mod objective;
+pub mod plan;
+pub mod registry;
+pub mod session;
+pub mod sft;
+pub mod step_loop;

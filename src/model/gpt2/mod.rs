@@ -133,6 +133,18 @@ impl Gpt2 {
         Self::assemble(self.config.clone(), weights)
     }
 
+    /// Replaces the weights of a trainable model by those in a folder
+    pub fn restore(&self, folder: &Path) -> Result<()> {
+        let wanted = tensors(&self.config);
+        let found = weights::load(folder, &wanted, &[])?;
+        for (name, var) in &self.vars {
+            if let Some(tensor) = found.get(name) {
+                var.set(tensor)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Shape and constants
     pub fn config(&self) -> &Gpt2Config {
         &self.config

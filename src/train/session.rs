@@ -1,0 +1,237 @@
+//! What every recipe does before its first step: find model, tokenizer and data, and claim the run folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{Context, Resume as ResumeKey, Strategy, TrainKeys};
+use crate::data::{Dataset, ReadOptions, RowReport, Tokenizer, Truncation, read_dataset, splits};
+use crate::model::config::Gpt2Config;
+use crate::model::files;
+use crate::model::gpt2::Gpt2;
+use crate::model::hub::Hub;
+use crate::model::weights::weight_files;
+use crate::run::{Checkpoint, Manifest, OpenMode, PendingRun, Resume, RunFolder, Start};
+use crate::{Error, Result};
+
+/// Name of the file with sampling defaults in a model folder
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// A request that was found sound; nothing on disk has changed yet
+pub struct Session {
+    /// The common keys
+    pub keys: TrainKeys,
+    /// Every key with its resolved value, as YAML
+    pub resolved: String,
+    /// The tokenizer of the model
+    pub tokenizer: Tokenizer,
+    /// Shape of the model
+    pub config: Gpt2Config,
+    context: Context,
+    hub: Hub,
+    model_folder: PathBuf,
+    pending: PendingRun,
+    rows: Map<String, Value>,
+    sha256: BTreeMap<PathBuf, String>,
+}
+
+impl Session {
+    /// Claims the run folder, finds the model and reads its config and tokenizer
+    pub fn open(keys: TrainKeys, resolved: String, context: &Context) -> Result<Self> {
+        if keys.cache_dir.is_some() {
+            return Err(Error::usage("`cache_dir` is not supported yet: nothing is kept between runs")
+                .hint("leave out `cache_dir`"));
+        }
+        if keys.bf16 {
+            tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+        }
+        if keys.gradient_checkpointing {
+            tracing::info!("`gradient_checkpointing` changes nothing: activations are kept, the result is the same");
+        }
+        let resume = match &keys.resume_from_checkpoint {
+            ResumeKey::No => None,
+            ResumeKey::Newest => Some(Resume::Newest),
+            ResumeKey::Folder(folder) => Some(Resume::From(folder.into())),
+        };
+        let pending =
+            RunFolder::open(keys.output_dir.as_str(), &OpenMode { overwrite: keys.overwrite_output_dir, resume })?;
+        let hub = Hub::from_env(keys.offline)?;
+        let (name, revision) = (keys.model()?, Some(keys.model_revision.as_str()));
+        let model_folder = if keys.from_scratch { hub.tokenizer(name, revision)? } else { hub.model(name, revision)? };
+        let config = Gpt2Config::load(&model_folder)?;
+        let mut tokenizer = Tokenizer::from_folder(&model_folder)?;
+        if let Some(token) = &keys.pad_token {
+            tokenizer.set_pad_token(token)?;
+        }
+        Ok(Self {
+            keys,
+            resolved,
+            tokenizer,
+            config,
+            context: context.clone(),
+            hub,
+            model_folder,
+            pending,
+            rows: Map::new(),
+            sha256: BTreeMap::new(),
+        })
+    }
+
+    /// The trainable model, as the request names it (a resumed run's weights come later)
+    pub fn load_model(&self) -> Result<Gpt2> {
+        if self.keys.from_scratch {
+            Gpt2::from_scratch(self.config.clone(), self.keys.seed)
+        } else {
+            Gpt2::load(&self.model_folder)
+        }
+    }
+
+    /// Finds a chat template: a Jinja file, or the folder or id of a tokenizer that has one
+    pub fn chat_template(&self, name: &str) -> Result<String> {
+        let path = Path::new(name);
+        if path.is_file() {
+            return std::fs::read_to_string(path).map_err(|cause| Error::read(path, cause));
+        }
+        let other = Tokenizer::from_folder(&self.hub.tokenizer(name, None)?)?;
+        other.chat_template_source(false).map(ToOwned::to_owned).ok_or_else(|| {
+            Error::usage(format!("the tokenizer of `chat_template_path`, `{name}`, has no chat template"))
+        })
+    }
+
+    /// `max_length`, no longer than the model's positions
+    pub fn max_length(&self) -> usize {
+        let positions = self.config.n_positions;
+        match self.keys.max_length {
+            Some(length) if length <= positions => length,
+            asked => {
+                let asked = asked.map_or_else(|| "null".to_owned(), |length| length.to_string());
+                tracing::info!("`max_length` is {positions}, the model's positions, not {asked}");
+                positions
+            }
+        }
+    }
+
+    /// `truncation_mode` as the data room knows it
+    pub fn truncation(&self) -> Truncation {
+        match self.keys.truncation_mode {
+            crate::config::TruncationMode::KeepStart => Truncation::KeepStart,
+            crate::config::TruncationMode::KeepEnd => Truncation::KeepEnd,
+        }
+    }
+
+    /// The rows to train on
+    pub fn train_rows(&mut self) -> Result<Dataset> {
+        let split = self.keys.dataset_train_split.clone();
+        let name = self.keys.dataset()?.to_owned();
+        self.read(&name, &split)
+    }
+
+    /// The rows to evaluate on, where the request evaluates
+    pub fn eval_rows(&mut self) -> Result<Option<Dataset>> {
+        if self.keys.eval_strategy == Strategy::No && !self.keys.eval_on_start {
+            return Ok(None);
+        }
+        let split = self.keys.dataset_test_split.clone();
+        if let Some(name) = self.keys.eval_dataset.clone() {
+            // A dataset named for evaluation alone may be a plain file, whose only split is `train`
+            let path = self.hub.dataset(&name, None, self.keys.dataset_config.as_deref())?;
+            let known = splits(&path, self.keys.dataset_config.as_deref())?;
+            let split = if known.contains(&split) || known.len() != 1 { split } else { known[0].clone() };
+            return self.read(&name, &split).map(Some);
+        }
+        let name = self.keys.dataset()?.to_owned();
+        let path = self.hub.dataset(&name, None, self.keys.dataset_config.as_deref())?;
+        if !splits(&path, self.keys.dataset_config.as_deref())?.contains(&split) {
+            return Err(Error::usage(format!("`eval_strategy` needs held-out rows, and `{name}` has no split `{split}`"))
+                .hint("set `eval_dataset`, or `dataset_test_split`, or `eval_strategy: no`"));
+        }
+        self.read(&name, &split).map(Some)
+    }
+
+    fn read(&mut self, name: &str, split: &str) -> Result<Dataset> {
+        let config = self.keys.dataset_config.clone();
+        let path = self.hub.dataset(name, None, config.as_deref())?;
+        let columns = self.keys.columns.iter().map(|(found, expected)| (found.to_owned(), expected.clone())).collect();
+        let dataset = read_dataset(&path, &ReadOptions { split: split.to_owned(), config, columns })?;
+        for file in &dataset.files {
+            self.sha256.insert(file.clone(), files::sha256_file(file)?);
+        }
+        Ok(dataset)
+    }
+
+    /// Notes for the manifest what became of a dataset's rows
+    pub fn note_rows(&mut self, split: &str, report: &RowReport) {
+        self.rows.insert(split.to_owned(), json!(report));
+    }
+
+    /// Refuses tokens that the model does not have
+    pub fn check_tokens<'a>(&self, sequences: impl IntoIterator<Item = &'a [u32]>) -> Result<()> {
+        let largest = sequences.into_iter().flatten().max().copied().unwrap_or(0) as usize;
+        if largest < self.config.vocab_size {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "the tokenizer makes token {largest}, and the model in `{}` has only {} tokens",
+            self.model_folder.display(),
+            self.config.vocab_size
+        ))
+        .hint("the tokenizer belongs to another model: put the right `tokenizer.json` into the model's folder"))
+    }
+
+    /// Claims the folder for good, writes config and manifest
+    pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>, Manifest, Keeper)> {
+        for name in ["config.json", "tokenizer.json"] {
+            let path = self.model_folder.join(name);
+            if path.is_file() {
+                self.sha256.insert(path.clone(), files::sha256_file(&path)?);
+            }
+        }
+        if !self.keys.from_scratch {
+            for path in weight_files(&self.model_folder)? {
+                self.sha256.insert(path.clone(), files::sha256_file(&path)?);
+            }
+        }
+        let (folder, checkpoint) = self.pending.begin()?;
+        folder.write(crate::run::names::CONFIG, self.resolved.as_bytes())?;
+        let start = Start {
+            command: self.context.command_line,
+            seed: self.keys.seed,
+            threads: rayon::current_num_threads(),
+            resumed_from_step: folder.resumed_from(),
+            sha256: self.sha256.into_iter().map(|(path, sum)| (path.display().to_string(), json!(sum))).collect(),
+            rows: Value::Object(self.rows),
+        };
+        let manifest = Manifest::start(folder.join(crate::run::names::MANIFEST), start)?;
+        let keeper = Keeper { tokenizer: self.tokenizer, model_folder: self.model_folder, config: self.config };
+        Ok((folder, checkpoint, manifest, keeper))
+    }
+}
+
+/// Saves the model with all that makes its folder loadable
+pub struct Keeper {
+    tokenizer: Tokenizer,
+    model_folder: PathBuf,
+    config: Gpt2Config,
+}
+
+impl Keeper {
+    /// Writes weights, config, tokenizer and sampling defaults
+    pub fn save(&self, model: &Gpt2, folder: &Path) -> Result<()> {
+        model.save(folder)?;
+        self.tokenizer.save(folder)?;
+        let original = self.model_folder.join(GENERATION_CONFIG);
+        let text = if original.is_file() {
+            std::fs::read(&original).map_err(|cause| Error::read(&original, cause))?
+        } else {
+            let eos = self.tokenizer.eos_id().or(self.config.eos_token_ids.first().copied());
+            let defaults = json!({
+                "_from_model_config": true,
+                "bos_token_id": self.tokenizer.bos_id().or(self.config.bos_token_id),
+                "eos_token_id": eos,
+            });
+            format!("{defaults:#}\n").into_bytes()
+        };
+        files::write_bytes(&folder.join(GENERATION_CONFIG), &text)
+    }
+}

@@ -1,0 +1,343 @@
+//! The step loop that all recipes share: batches, accumulation, clipping, AdamW, evaluation, logging, checkpoints.
+
+use serde::{Deserialize, Serialize};
+
+use super::objective::{Objective, Pass, Split, finite};
+use super::plan::{Plan, StepRows};
+use super::session::{Keeper, Session};
+use crate::config::{LrScheduler, Strategy, TrainKeys};
+use crate::model::gpt2::Gpt2;
+use crate::ops::kernels::noise::mix;
+use crate::optim::{AdamW, AdamWConfig, Gradients, Moments, Schedule, clip_factor};
+use crate::run::clock::since_process_start;
+use crate::run::{
+    Checkpoint, EventWriter, Manifest, Metrics, MetricsWriter, Part, Progress, RunFolder, Signals, Slice, StepClock,
+    Window, names,
+};
+use crate::{Error, Result};
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// All of a run that is neither weights nor moments: what a checkpoint must hold for an exact resume
+#[derive(Default, Serialize, Deserialize)]
+struct State {
+    /// Optimiser steps done
+    step: u64,
+    /// Epochs done
+    epoch: f64,
+    /// Real tokens trained on
+    num_tokens: u64,
+    /// Sum of all steps' losses
+    loss_sum: f64,
+    /// Metrics since the last logged step
+    window: Window,
+}
+
+struct StepLoop<'a> {
+    objective: &'a mut dyn Objective,
+    keys: TrainKeys,
+    plan: Plan,
+    schedule: Schedule,
+    warmup: u64,
+    optimizer: AdamW,
+    state: State,
+    folder: RunFolder,
+    keeper: Keeper,
+    metrics: MetricsWriter,
+    events: Option<EventWriter>,
+    progress: Progress,
+    signals: Signals,
+    clock: StepClock,
+    last_eval: Metrics,
+}
+
+/// Trains `objective` as the session's keys say, from the beginning or from a checkpoint, and writes the run folder
+pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
+    let keys = session.keys.clone();
+    let plan = Plan::new(&objective.lengths(Split::Train), &keys);
+    let schedule = schedule(&keys)?;
+    let warmup = keys.warmup(plan.total_steps as usize) as u64;
+    let (folder, checkpoint, mut manifest, keeper) = session.begin()?;
+    let result = (|| {
+        let mut optimizer = optimizer(objective.model(), &keys);
+        let state = match &checkpoint {
+            Some(checkpoint) => restore(checkpoint, objective.model(), &mut optimizer)?,
+            None => State::default(),
+        };
+        let mut run = StepLoop {
+            progress: Progress::new(plan.total_steps, state.step, keys.quiet),
+            metrics: folder.metrics()?,
+            events: if keys.tensorboard() { Some(folder.events()?) } else { None },
+            signals: Signals::install()?,
+            clock: StepClock::new(),
+            last_eval: Metrics::new(),
+            objective,
+            keys,
+            plan,
+            schedule,
+            warmup,
+            optimizer,
+            state,
+            folder,
+            keeper,
+        };
+        run.run()
+    })();
+    finish(&mut manifest, result)
+}
+
+/// Notes in the manifest how the run ended
+fn finish(manifest: &mut Manifest, result: Result<()>) -> Result<()> {
+    let noted = manifest.finish(result.as_ref().copied());
+    result.and(noted)
+}
+
+fn optimizer(model: &Gpt2, keys: &TrainKeys) -> AdamW {
+    let config = AdamWConfig {
+        beta1: keys.adam_beta1,
+        beta2: keys.adam_beta2,
+        epsilon: keys.adam_epsilon,
+        weight_decay: keys.weight_decay,
+    };
+    AdamW::new(model.vars().iter().map(|(name, var)| (name, var)), config)
+}
+
+fn schedule(keys: &TrainKeys) -> Result<Schedule> {
+    let number = |name: &str| keys.lr_scheduler_kwargs.get(name).copied();
+    let share = |value: f64| if keys.learning_rate > 0.0 { value / keys.learning_rate } else { 0.0 };
+    Ok(match keys.lr_scheduler_type {
+        LrScheduler::Linear => Schedule::Linear,
+        LrScheduler::Constant => Schedule::Constant,
+        LrScheduler::ConstantWithWarmup => Schedule::ConstantWithWarmup,
+        LrScheduler::Cosine => Schedule::Cosine { cycles: number("num_cycles").unwrap_or(0.5), floor: 0.0 },
+        LrScheduler::CosineWithRestarts => {
+            Schedule::CosineWithRestarts { cycles: number("num_cycles").unwrap_or(1.0) }
+        }
+        LrScheduler::Polynomial => Schedule::Polynomial {
+            end: share(number("lr_end").unwrap_or(1e-7)),
+            power: number("power").unwrap_or(1.0),
+        },
+        LrScheduler::InverseSqrt => Schedule::InverseSqrt { timescale: number("timescale") },
+        LrScheduler::CosineWithMinLr => {
+            let floor = match (number("min_lr"), number("min_lr_rate")) {
+                (Some(rate), None) => share(rate),
+                (None, Some(share)) => share,
+                _ => {
+                    return Err(Error::usage(
+                        "`lr_scheduler_kwargs` must hold one of `min_lr` and `min_lr_rate` for `cosine_with_min_lr`",
+                    ));
+                }
+            };
+            Schedule::Cosine { cycles: number("num_cycles").unwrap_or(0.5), floor }
+        }
+    })
+}
+
+/// Puts a checkpoint's weights and moments back
+fn restore(checkpoint: &Checkpoint, model: &Gpt2, optimizer: &mut AdamW) -> Result<State> {
+    let place = |error: Error| error.context(format_args!("cannot resume from `{}`", checkpoint.path().display()));
+    let state: State = checkpoint.state().map_err(place)?;
+    model.restore(checkpoint.path()).map_err(place)?;
+    let mut saved = checkpoint.tensors(OPTIMIZER).map_err(place)?;
+    let moments = |name: &str| {
+        let mut read = |kind: &str| saved.read::<f32>(&format!("{kind}.{name}")).ok();
+        Some(Moments { first: read("first")?, second: read("second")? })
+    };
+    optimizer.restore(state.step, moments).map_err(|error| place(error.into()))?;
+    Ok(state)
+}
+
+impl StepLoop<'_> {
+    fn run(&mut self) -> Result<()> {
+        if self.keys.eval_on_start && self.state.step == 0 {
+            self.evaluate()?;
+        }
+        self.clock = StepClock::new();
+        while self.state.step < self.plan.total_steps {
+            let rows = self.plan.step(self.state.step);
+            if let Err(error) = self.step(&rows) {
+                return Err(self.stopped(error));
+            }
+            self.after_step(&rows)?;
+            if let Some(signal) = self.signals.received() {
+                return Err(self.stopped(Signals::error(signal, self.state.step)));
+            }
+        }
+        self.end()
+    }
+
+    /// One optimiser step: forward and backward for each micro-batch, then clip and update
+    fn step(&mut self, rows: &StepRows) -> Result<()> {
+        let step = self.state.step;
+        let total: f64 = rows.micro_batches.iter().map(|rows| self.objective.weight(Split::Train, rows)).sum();
+        let mut gradients = Gradients::new(self.objective.model().vars().len());
+        let (mut loss, mut tokens, mut metrics) = (0.0, 0, Vec::new());
+        for (i, rows) in rows.micro_batches.iter().enumerate() {
+            if let Some(signal) = self.signals.received() {
+                return Err(Signals::error(signal, step));
+            }
+            let key = mix(self.keys.seed ^ mix(mix(step) ^ i as u64));
+            let dropout = (!self.keys.disable_dropout).then_some(key);
+            let pass = Pass { split: Split::Train, rows, denominator: total, dropout };
+            let outcome = self.objective.forward(&pass, &mut self.clock)?;
+            loss += finite(&outcome.loss)?;
+            let model = self.objective.model();
+            self.clock.time(Part::Backward, || -> Result<()> {
+                let mut store = outcome.loss.backward()?;
+                Ok(gradients.accumulate(&mut store, model.vars().iter().map(|(_, var)| var))?)
+            })?;
+            tokens += outcome.tokens;
+            metrics.push(outcome.metrics);
+        }
+        if let Some(missing) = gradients.missing().next() {
+            let name = &self.objective.model().vars()[missing].0;
+            return Err(Error::run(format!("parameter `{name}` got no gradient")));
+        }
+        let lr = self.keys.learning_rate * self.schedule.factor(step, self.warmup, self.plan.total_steps);
+        let begin = std::time::Instant::now();
+        let norm = gradients.norm();
+        if !norm.is_finite() {
+            return Err(Error::run(format!("the gradient's norm is {norm}"))
+                .hint("lower `learning_rate`; the weights before this step are in the checkpoint"));
+        }
+        self.optimizer.step(&gradients, lr, clip_factor(norm, self.keys.max_grad_norm))?;
+        self.clock.add(Part::Optimizer, begin.elapsed());
+
+        let state = &mut self.state;
+        state.step += 1;
+        state.epoch = rows.epoch_after;
+        state.num_tokens += tokens;
+        state.loss_sum += loss;
+        state.window.add("loss", loss);
+        state.window.set("grad_norm", norm);
+        state.window.set("learning_rate", lr);
+        metrics.iter().for_each(|metrics| state.window.add_all(metrics));
+        state.window.set("num_tokens", state.num_tokens as f64);
+        self.clock.finish_step(tokens, &mut state.window);
+        Ok(())
+    }
+
+    /// Logs, evaluates and saves where the keys say so; in the order of the Hugging Face Trainer
+    fn after_step(&mut self, rows: &StepRows) -> Result<()> {
+        let (step, total) = (self.state.step, self.plan.total_steps);
+        let every = |interval: usize| step.is_multiple_of(interval.max(1) as u64);
+        let total_steps = total as usize;
+        let last = step == total;
+        let due = |strategy: Strategy, interval: usize| match strategy {
+            Strategy::No => false,
+            Strategy::Steps => every(interval),
+            Strategy::Epoch => rows.ends_epoch || last,
+        };
+        let first = step == 1 && self.keys.logging_first_step;
+        let log = first || due(self.keys.logging_strategy, self.keys.logging_steps.of(total_steps));
+        let evaluate = due(self.keys.eval_strategy, self.keys.steps_between_evaluations().of(total_steps))
+            || (last && self.keys.eval_strategy == Strategy::Steps);
+        let save = due(self.keys.save_strategy, self.keys.save_steps.of(total_steps))
+            || (last && self.keys.save_strategy == Strategy::Steps);
+        self.progress.step(step);
+        if log {
+            self.log()?;
+        }
+        if evaluate {
+            self.evaluate()?;
+        }
+        if save {
+            self.save_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn log(&mut self) -> Result<()> {
+        let mut metrics = self.state.window.take();
+        metrics.set("time/since_start", since_process_start());
+        self.write(&metrics)?;
+        self.progress.log(self.state.step, &metrics);
+        Ok(())
+    }
+
+    fn write(&mut self, metrics: &Metrics) -> Result<()> {
+        let (step, epoch) = (self.state.step, self.state.epoch);
+        self.metrics.write(step, epoch, metrics)?;
+        match &mut self.events {
+            Some(events) => events.write(step, epoch, metrics),
+            None => Ok(()),
+        }
+    }
+
+    /// Mean loss weighted by rows and mean metrics over batches, as the Hugging Face Trainer reports them
+    fn evaluate(&mut self) -> Result<()> {
+        let begin = std::time::Instant::now();
+        let rows: Vec<usize> = (0..self.objective.lengths(Split::Eval).len()).collect();
+        // Evaluation is not part of a training step's forward time
+        let mut clock = StepClock::new();
+        let mut window = Window::new();
+        for rows in rows.chunks(self.keys.per_device_eval_batch_size) {
+            let denominator = self.objective.weight(Split::Eval, rows);
+            let pass = Pass { split: Split::Eval, rows, denominator, dropout: None };
+            let outcome = self.objective.forward(&pass, &mut clock)?;
+            window.add_ratio("loss", finite(&outcome.loss)? * rows.len() as f64, rows.len() as f64);
+            window.add_all(&outcome.metrics);
+            if let Some(signal) = self.signals.received() {
+                return Err(self.stopped(Signals::error(signal, self.state.step)));
+            }
+        }
+        window.set("num_tokens", self.state.num_tokens as f64);
+        let seconds = begin.elapsed().as_secs_f64();
+        window.set("runtime", seconds);
+        window.set("samples_per_second", rows.len() as f64 / seconds);
+        let metrics = window.take().into_eval();
+        self.write(&metrics)?;
+        self.progress.log(self.state.step, &metrics);
+        self.last_eval = metrics;
+        Ok(())
+    }
+
+    fn save_checkpoint(&mut self) -> Result<()> {
+        self.metrics.sync()?;
+        let writer = self.folder.new_checkpoint(self.state.step)?;
+        self.keeper.save(self.objective.model(), writer.path())?;
+        writer.write_state(&self.state)?;
+        let tensors = self.optimizer.state().flat_map(|(name, moments)| {
+            [
+                (format!("first.{name}"), Slice::flat(&moments.first)),
+                (format!("second.{name}"), Slice::flat(&moments.second)),
+            ]
+        });
+        writer.write_tensors(OPTIMIZER, tensors)?;
+        writer.publish()?;
+        self.folder.rotate(self.keys.save_total_limit)
+    }
+
+    /// A run that ends early leaves a checkpoint of its last good step; `error` says why it ended
+    fn stopped(&mut self, error: Error) -> Error {
+        let step = self.state.step;
+        let saved = self.folder.join(names::checkpoint(step)).is_dir();
+        if step == 0 || saved {
+            return error;
+        }
+        match self.save_checkpoint() {
+            Ok(()) => error,
+            Err(failed) => error.hint(format!("the checkpoint of step {step} could not be written: {failed}")),
+        }
+    }
+
+    /// The final model and figures
+    fn end(&mut self) -> Result<()> {
+        let (keeper, model) = (&self.keeper, self.objective.model());
+        self.folder.write_model(|folder| keeper.save(model, folder))?;
+        let state = &self.state;
+        let mut summary = Metrics::new();
+        summary.set("step", state.step as f64);
+        summary.set("epoch", state.epoch);
+        summary.set("train_loss", state.loss_sum / state.step.max(1) as f64);
+        summary.set("num_tokens", state.num_tokens as f64);
+        summary.set("train_runtime", since_process_start());
+        summary.extend(self.last_eval.iter());
+        let text: serde_json::Map<_, _> =
+            summary.iter().map(|(name, value)| (name.to_owned(), serde_json::json!(value))).collect();
+        let mut json = serde_json::to_vec_pretty(&text).unwrap_or_default();
+        json.push(b'\n');
+        self.metrics.sync()?;
+        self.folder.write(names::SUMMARY, &json)
+    }
+}
