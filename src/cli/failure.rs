@@ -11,25 +11,19 @@ use crate::Error;
 
 /// Prints `error:` and `hint:` on stderr
 pub(super) fn report(error: &Error) -> ExitCode {
-    let mut text = format!("error: {}\n", error.message());
-    if let Some(hint) = error.hint_text() {
-        text.push_str(&format!("hint: {hint}\n"));
-    }
-    // Without stderr the exit code has to do
-    let _ = io::stderr().write_all(text.as_bytes());
+    // Without stderr the exit code has to do; the hint is the last line of the error's own text
+    let _ = writeln!(io::stderr(), "error: {error}");
     ExitCode::from(error.exit_code())
 }
 
 /// Help and version on stdout; what could not be parsed on stderr
 pub(super) fn report_parse(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    match error.kind() {
-        ErrorKind::UnknownArgument => report(&unknown_flag(error, args)),
-        _ => {
-            // A reader that leaves early, as in `collimate --help | head -1`, is no failure
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-        }
+    if error.kind() == ErrorKind::UnknownArgument {
+        return report(&unknown_flag(error, args));
     }
+    // A reader that leaves early, as in `collimate --help | head -1`, is no failure
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// A training command names its keys in TRL's spelling, so the guess comes from its config and not from clap

@@ -74,15 +74,15 @@ fn value(words: &[&String], shape: Shape) -> Value {
 }
 
 fn help(key: &Key, default: &str) -> String {
-    let mut text = key.help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts: Vec<String> = key.help.split_whitespace().map(str::to_owned).collect();
     let choices = (key.choices)();
     if choices.len() > 1 {
-        text.push_str(&format!(" [{}]", choices.join(", ")));
+        parts.push(format!("[{}]", choices.join(", ")));
     }
     if !default.is_empty() {
-        text.push_str(&format!(" [default: {default}]"));
+        parts.push(format!("[default: {default}]"));
     }
-    text
+    parts.join(" ")
 }
 
 #[cfg(test)]
