@@ -1,3 +1,7 @@
-//! `collimate`: parse, run, print the error, exit.
+//! `collimate`: hand the command line over, exit with what comes back.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    collimate::cli::main_with(std::env::args_os())
+}

@@ -101,7 +101,8 @@ impl CommandSpec {
         };
         match key.disposition {
             Disposition::Only(allowed) if !allowed(value) => {
-                let error = Error::usage(format!("`{name}` cannot be {value} here: {}", key.reason));
+                let set = if value.as_scalar().is_some() { format!("be {value}") } else { "be set".to_owned() };
+                let error = Error::usage(format!("`{name}` cannot {set} here: {}", key.reason));
                 Err(place.locate(error.hint(format!("leave out `{name}`"))))
             }
             // A renamed key never comes here: it bears its new name by now
@@ -191,7 +192,7 @@ mod tests {
         for (text, expected) in [
             ("seed: 1\nbeta: -1", "dpo.yaml:2:7: `beta` must be at least 0, got `-1`"),
             ("beta: high", "dpo.yaml:1:7: `beta` must be a number, got `high`"),
-            ("beta: .nan", "dpo.yaml:1:7"),
+            ("beta: .nan", "dpo.yaml:1:7: a number must be finite, got `.nan`"),
             ("beta: [1]", "dpo.yaml:1:7: `beta` must be a number, got a list"),
             ("max_length: 1.5", "dpo.yaml:1:13: `max_length` must be a whole number from 0 up, or `null`, got `1.5`"),
             ("per_device_train_batch_size: 0", "`per_device_train_batch_size` must be at least 1, got `0`"),
@@ -203,9 +204,10 @@ mod tests {
                 "learning_rat: 1",
                 "dpo.yaml:1:1: unknown key `learning_rat` for `dpo`\nhint: did you mean `learning_rate`?",
             ),
-            ("beta: 1\nseed: 2\nbeta: 3", "dpo.yaml:3:1: "),
-            ("beta: [1", "dpo.yaml:"),
-            ("just text", "expected a map of keys to values"),
+            ("- a\n- b", "dpo.yaml:1: a config is a map of keys to values, got a list"),
+            ("beta: 1\nseed: 2\nbeta: 3", "dpo.yaml:3:1: `beta` is set twice"),
+            ("beta: [1\nseed: 2", "dpo.yaml:2:5: not valid as YAML: "),
+            ("just text", "dpo.yaml:1: a config is a map of keys to values, got `just text`"),
             ("fp16: true", "dpo.yaml:1:7: `fp16` cannot be `true` here"),
             ("dataloader_drop_last: true", "`dataloader_drop_last` cannot be `true` here"),
             ("warmup_ratio: 0.1\nwarmup_steps: 5", "`warmup_ratio` and `warmup_steps` are the same key"),

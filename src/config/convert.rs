@@ -48,6 +48,9 @@ pub trait ConfigValue: Sized {
     /// What its flag takes
     const SHAPE: Shape = Shape::One;
 
+    /// What `--help` calls its value
+    const VALUE_NAME: &'static str;
+
     /// What a value must be, as it completes «must be …»
     fn expected() -> String;
 
@@ -65,6 +68,7 @@ pub trait ConfigValue: Sized {
 
 impl ConfigValue for bool {
     const SHAPE: Shape = Shape::Switch;
+    const VALUE_NAME: &'static str = "true|false";
 
     fn expected() -> String {
         "`true` or `false`".to_owned()
@@ -83,6 +87,8 @@ impl ConfigValue for bool {
 macro_rules! number {
     ($type:ty, $expected:literal) => {
         impl ConfigValue for $type {
+            const VALUE_NAME: &'static str = "N";
+
             fn expected() -> String {
                 $expected.to_owned()
             }
@@ -107,6 +113,8 @@ number!(u64, "a whole number from 0 up");
 number!(i64, "a whole number");
 
 impl ConfigValue for f64 {
+    const VALUE_NAME: &'static str = "X";
+
     fn expected() -> String {
         "a number".to_owned()
     }
@@ -126,6 +134,8 @@ impl ConfigValue for f64 {
 }
 
 impl ConfigValue for String {
+    const VALUE_NAME: &'static str = "TEXT";
+
     fn expected() -> String {
         "text".to_owned()
     }
@@ -145,6 +155,7 @@ impl ConfigValue for String {
 
 impl<T: ConfigValue> ConfigValue for Option<T> {
     const SHAPE: Shape = T::SHAPE;
+    const VALUE_NAME: &'static str = T::VALUE_NAME;
 
     fn expected() -> String {
         format!("{}, or `null`", T::expected())
@@ -171,6 +182,7 @@ impl<T: ConfigValue> ConfigValue for Option<T> {
 
 impl<T: ConfigValue> ConfigValue for Vec<T> {
     const SHAPE: Shape = Shape::Many;
+    const VALUE_NAME: &'static str = T::VALUE_NAME;
 
     fn expected() -> String {
         format!("a list of values that are each {}", T::expected())
@@ -227,6 +239,7 @@ impl<T> Map<T> {
 
 impl<T: ConfigValue> ConfigValue for Map<T> {
     const SHAPE: Shape = Shape::Pairs;
+    const VALUE_NAME: &'static str = "NAME=VALUE";
 
     fn expected() -> String {
         format!("a map of names to {}, or pairs `name=value`", T::expected())

@@ -14,6 +14,8 @@ pub struct Key {
     pub help: &'static str,
     /// What the flag takes
     pub shape: Shape,
+    /// What `--help` calls the flag's value
+    pub value_name: &'static str,
     /// The default, before a command sets its own
     pub default: fn() -> Value,
     /// The values that would do, where they can be listed
@@ -29,7 +31,7 @@ impl Key {
             match value {
                 Value::Null | Value::Map(_) => String::new(),
                 Value::List(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-                scalar => scalar.as_scalar().unwrap_or_default().to_owned(),
+                scalar => scalar.as_scalar().unwrap_or_default().trim_end_matches(".0").to_owned(),
             }
         }
         text(&(self.default)())
@@ -157,6 +159,7 @@ macro_rules! config_keys {
                     heading: $heading,
                     help: concat!($($help),+),
                     shape: <$type as $crate::config::ConfigValue>::SHAPE,
+                    value_name: <$type as $crate::config::ConfigValue>::VALUE_NAME,
                     default: || <$type as $crate::config::ConfigValue>::to_value(&$default),
                     choices: <$type as $crate::config::ConfigValue>::choices,
                     range: $crate::config::config_keys!(@range $($range)?),
@@ -243,6 +246,8 @@ macro_rules! config_choice {
         }
 
         impl $crate::config::ConfigValue for $choice {
+            const VALUE_NAME: &'static str = "NAME";
+
             fn expected() -> String {
                 $crate::config::one_of(&Self::choices())
             }

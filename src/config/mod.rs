@@ -1,6 +1,6 @@
 //! Typed configs: YAML and flags in, one checked struct out, and the resolved YAML back.
 //!
-//! A group of keys is declared once, by [`config_keys!`](crate::config::config_keys): the doc comment of a field is its
+//! A group of keys is declared once, by `config_keys!`: the doc comment of a field is its
 //! `--help` text, its range stands beside its default. From that come the flags, the messages, the help, and the
 //! `config.yaml` of a run folder. No candle here, no files but the config file, no printing.
 //!

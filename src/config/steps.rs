@@ -15,6 +15,8 @@ impl Steps {
 }
 
 impl ConfigValue for Steps {
+    const VALUE_NAME: &'static str = "STEPS";
+
     fn expected() -> String {
         "a whole number from 1 up, or a share of all steps above 0 and below 1".to_owned()
     }
@@ -45,6 +47,7 @@ pub enum Resume {
 
 impl ConfigValue for Resume {
     const SHAPE: Shape = Shape::Switch;
+    const VALUE_NAME: &'static str = "true|FOLDER";
 
     fn expected() -> String {
         "`true`, `false` or a checkpoint folder".to_owned()

@@ -110,7 +110,7 @@ impl Values {
     /// The typed and checked value of a key; what `config_keys!` calls for each field
     pub fn read<T: ConfigValue>(&self, key: &str, range: Range, default: impl FnOnce() -> T) -> Result<T> {
         let Some((value, place)) = self.get(key) else { return Ok(default()) };
-        let typed = T::parse(value).map_err(|problem| place.locate(describe(key, problem)))?;
+        let typed = T::parse(value).map_err(|problem| place.locate(describe(key, problem, &T::choices())))?;
         match range.first_outside(&typed.to_value()) {
             Some(number) => {
                 // The digits that the user wrote, where there is only one number
@@ -122,7 +122,7 @@ impl Values {
     }
 }
 
-fn describe(key: &str, problem: Problem) -> Error {
+fn describe(key: &str, problem: Problem, choices: &[&str]) -> Error {
     match problem {
         Problem::Expected { expected, found, hint } => {
             let error = Error::usage(format!("`{key}` must be {expected}, got {found}"));
@@ -132,7 +132,10 @@ fn describe(key: &str, problem: Problem) -> Error {
             }
         }
         Problem::Refused { found, reason } => {
-            Error::usage(format!("`{key}` cannot be {found} here: {reason}")).hint(format!("leave out `{key}`"))
+            Error::usage(format!("`{key}` cannot be {found} here: {reason}")).hint(match choices {
+                [] => format!("leave out `{key}`"),
+                choices => format!("`{key}` takes `{}`", choices.join("`, `")),
+            })
         }
     }
 }

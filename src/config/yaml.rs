@@ -1,9 +1,9 @@
 //! YAML in and out; the only file that knows the YAML crate.
 
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Location, MessageFormatter, Spanned};
 
 use super::value::Value;
 use super::values::{Entry, Place};
@@ -11,8 +11,14 @@ use crate::{Error, Result};
 
 /// Reads a config file's text; `name` is what messages call the file
 pub(super) fn parse_document(text: &str, name: &str) -> Result<Vec<Entry>> {
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| syntax_error(&error, name))?;
-    let entries = document.0.into_iter().map(|(key, value)| Entry {
+    let entries = match serde_saphyr::from_str(text).map_err(|error| syntax_error(&error, name))? {
+        Document::Map(entries) => entries,
+        Document::Other(found) => {
+            return Err(Error::usage(format!("{name}:1: a config is a map of keys to values, got {found}"))
+                .hint("write `key: value`, one a line"));
+        }
+    };
+    let entries = entries.into_iter().map(|(key, value)| Entry {
         key_place: place(name, &key.referenced),
         key: key.value,
         place: place(name, &value.referenced),
@@ -45,7 +51,10 @@ impl Serialize for Resolved {
 }
 
 /// The top-level map with the place of each key and value
-struct Document(Vec<(Spanned<String>, Spanned<Value>)>);
+enum Document {
+    Map(Vec<(Spanned<String>, Spanned<Value>)>),
+    Other(Value),
+}
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -55,11 +64,21 @@ impl<'de> Deserialize<'de> for Document {
             type Value = Document;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a map of keys to values, one `key: value` a line")
+                f.write_str("a map of keys to values")
             }
 
+            // An empty file sets nothing
             fn visit_unit<E>(self) -> std::result::Result<Document, E> {
-                Ok(Document(Vec::new()))
+                Ok(Document::Map(Vec::new()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Document, E> {
+                Ok(Document::Other(Value::text(text)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Document, A::Error> {
+                while access.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Document::Other(Value::List(Vec::new())))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> std::result::Result<Document, A::Error> {
@@ -67,7 +86,7 @@ impl<'de> Deserialize<'de> for Document {
                 while let Some(entry) = access.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Document(entries))
+                Ok(Document::Map(entries))
             }
         }
 
@@ -93,21 +112,24 @@ fn place(name: &str, location: &Location) -> Place {
     Place::File { name: name.to_owned(), line: location.line(), column: location.column() }
 }
 
-/// `file:line:column: what the parser says`
+/// `file:line:column: what is wrong`
 fn syntax_error(error: &serde_saphyr::Error, name: &str) -> Error {
     let error = error.without_snippet();
-    let location = error.location();
-    let mut message = error.to_string();
-    // The parser repeats the place in its own words at either end of its message
-    if let Some(location) = &location {
-        let words = format!("line {}, column {}", location.line(), location.column());
-        for affix in [format!(" at {words}"), format!("{words}: "), format!("error: {words}: ")] {
-            message = message.replace(&affix, "");
+    let formatter = serde_saphyr::UserMessageFormatter;
+    let error_text = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            Error::usage(format!("`{key}` is set twice")).hint("keep one of the two")
         }
-    }
-    let error = Error::usage(message.trim_end_matches('.'));
-    match location {
-        Some(location) => error.context(format!("{name}:{}:{}", location.line(), location.column())),
-        None => error.context(name),
+        serde_saphyr::Error::NonFiniteFloat { value, .. } => {
+            Error::usage(format!("a number must be finite, got `{value}`"))
+        }
+        other => {
+            let message = formatter.format_message(other);
+            Error::usage(format!("not valid as YAML: {}", message.trim_end_matches('.')))
+        }
+    };
+    match error.location() {
+        Some(location) => error_text.context(format!("{name}:{}:{}", location.line(), location.column())),
+        None => error_text.context(name),
     }
 }

@@ -1,0 +1,94 @@
+//! The training commands: flags from their keys, one notice, then the run.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::{args, flags};
+use crate::config::{CommandSpec, Context, DpoKeys, SftKeys, TrainKeys, Value};
+use crate::{Error, Result};
+
+/// The training commands
+pub(super) const COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        name: "sft",
+        about: "Supervised fine-tuning on texts, prompts with completions, or conversations",
+        groups: &[TrainKeys::KEYS, SftKeys::KEYS],
+        defaults: &[("learning_rate", "2e-5")],
+        run: |values, _| {
+            SftKeys::from_values(values)?;
+            Err(Error::run("`sft` is not part of this build"))
+        },
+    },
+    CommandSpec {
+        name: "dpo",
+        about: "Direct preference optimisation on chosen and rejected answers",
+        groups: &[TrainKeys::KEYS, DpoKeys::KEYS],
+        defaults: &[("learning_rate", "1e-6"), ("disable_dropout", "true")],
+        run: |values, _| {
+            DpoKeys::from_values(values)?;
+            Err(Error::run("`dpo` is not part of this build"))
+        },
+    },
+];
+
+const AFTER_HELP: &str = "Each key can stand under the same name in the file of --config; a flag beats the file. \
+    Names and defaults are TRL's, so a TRL config or command line runs unchanged: keys that cannot change a result \
+    here are accepted with one notice, keys whose effect is missing here are refused.";
+
+/// The command with its flags
+pub(super) fn command(spec: &CommandSpec) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE.yaml")
+        .value_parser(value_parser!(PathBuf))
+        .help("YAML file with any of the keys below");
+    let command = Command::new(spec.name).about(spec.about).after_help(AFTER_HELP).next_line_help(true).arg(config);
+    flags::add_keys(command, spec)
+}
+
+/// Reads the config, starts what every command starts, and runs
+pub(super) fn run(
+    spec: &CommandSpec,
+    matches: &ArgMatches,
+    outer: &args::Common,
+    command_line: &[OsString],
+) -> Result<()> {
+    // Flags before the command's name come first, so that those after it beat them
+    let before = outer.threads.map(|threads| ("threads".to_owned(), Value::Number(threads.to_string())));
+    let before = before.into_iter().chain(outer.quiet.then(|| ("quiet".to_owned(), Value::Bool(true))));
+    let config = matches.get_one::<PathBuf>("config").map(PathBuf::as_path);
+    let (values, notices) = spec.load(config, before.chain(flags::typed(matches, spec)))?;
+
+    let train = TrainKeys::from_values(&values)?;
+    args::Common { threads: train.threads, quiet: train.quiet }.apply()?;
+    if !notices.is_empty() {
+        tracing::info!("accepted, with no effect here: {}", notices.join(", "));
+    }
+    let command_line = command_line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    (spec.run)(&values, &Context { command_line })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn configs_that_ship_are_read_without_a_notice() {
+        for name in ["sft", "dpo"] {
+            let spec = COMMANDS.iter().find(|spec| spec.name == name).unwrap();
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.yaml"));
+            let (values, notices) = spec.load(Some(&path), []).unwrap();
+            assert!(notices.is_empty(), "{notices:?}");
+            let train = TrainKeys::from_values(&values).unwrap();
+            assert!(train.model().is_ok() && train.dataset().is_ok());
+            match name {
+                "sft" => drop(SftKeys::from_values(&values).unwrap()),
+                _ => drop(DpoKeys::from_values(&values).unwrap()),
+            }
+        }
+    }
+}
