@@ -30,7 +30,8 @@ fn ids(value: &serde_json::Value) -> Vec<u32> {
 
 fn case(name: &str) -> Case {
     let folder = folder(name);
-    let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     Case {
         model: Gpt2::load(&folder).unwrap(),
         sequences: golden["sequences"].as_array().unwrap().iter().map(ids).collect(),

@@ -93,7 +93,7 @@ mod tests {
     use crate::{Error, Result};
 
     fn parse(line: &str) -> Result<(TrainKeys, DpoKeys, Vec<String>)> {
-        let spec = train::COMMANDS.iter().find(|spec| spec.name == "dpo").unwrap();
+        let spec = crate::train::registry::RECIPES.iter().find(|spec| spec.name == "dpo").unwrap();
         let command = args::both_spellings(train::command(spec));
         let words = std::iter::once("dpo").chain(line.split(' ').filter(|word| !word.is_empty()));
         let matches = command.try_get_matches_from(words).map_err(|error| Error::usage(error.to_string()))?;

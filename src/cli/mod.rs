@@ -53,9 +53,9 @@ where
 
 /// The whole command line
 fn command() -> Command {
-    let root = Command::new("collimate").subcommands(train::COMMANDS.iter().map(train::command));
+    let root = Command::new("collimate").subcommands(crate::train::registry::RECIPES.iter().map(train::command));
     let root = Fixed::augment_subcommands(root).mut_subcommands(|command| {
-        if train::COMMANDS.iter().any(|spec| spec.name == command.get_name()) {
+        if crate::train::registry::RECIPES.iter().any(|spec| spec.name == command.get_name()) {
             command
         } else if command.has_subcommands() {
             // A command that only holds others passes the common flags on to them
@@ -78,7 +78,7 @@ fn command() -> Command {
 fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
     let outer = args::Common::of(matches);
     let (name, inner) = matches.subcommand().ok_or_else(|| Error::usage("no command was given"))?;
-    if let Some(spec) = train::COMMANDS.iter().find(|spec| spec.name == name) {
+    if let Some(spec) = crate::train::registry::RECIPES.iter().find(|spec| spec.name == name) {
         return train::run(spec, inner, &outer, args);
     }
     let innermost = inner.subcommand().map_or(inner, |(_, matches)| matches);

@@ -6,32 +6,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{args, flags};
-use crate::config::{CommandSpec, Context, DpoKeys, SftKeys, TrainKeys, Value};
-use crate::{Error, Result};
-
-/// The training commands
-pub(super) const COMMANDS: &[CommandSpec] = &[
-    CommandSpec {
-        name: "sft",
-        about: "Supervised fine-tuning on texts, prompts with completions, or conversations",
-        groups: &[TrainKeys::KEYS, SftKeys::KEYS],
-        defaults: &[("learning_rate", "2e-5")],
-        run: |values, _| {
-            SftKeys::from_values(values)?;
-            Err(Error::run("`sft` is not part of this build"))
-        },
-    },
-    CommandSpec {
-        name: "dpo",
-        about: "Direct preference optimisation on chosen and rejected answers",
-        groups: &[TrainKeys::KEYS, DpoKeys::KEYS],
-        defaults: &[("learning_rate", "1e-6"), ("disable_dropout", "true")],
-        run: |values, _| {
-            DpoKeys::from_values(values)?;
-            Err(Error::run("`dpo` is not part of this build"))
-        },
-    },
-];
+use crate::Result;
+use crate::config::{CommandSpec, Context, TrainKeys, Value};
 
 const AFTER_HELP: &str = "Each key can stand under the same name in the file of --config; a flag beats the file. \
     Names and defaults are TRL's, so a TRL config or command line runs unchanged: keys that cannot change a result \

@@ -34,7 +34,8 @@ fn run(values: &Values, context: &Context) -> Result<()> {
         let Some(dataset) = dataset else { continue };
         let prepared = preference_examples(&dataset, &session.tokenizer, &options)?;
         let sequences = |pair: &'_ PreferenceExample| [pair.prompt.clone(), pair.chosen.clone(), pair.rejected.clone()];
-        session.check_tokens(prepared.examples.iter().flat_map(sequences).collect::<Vec<_>>().iter().map(Vec::as_slice))?;
+        session
+            .check_tokens(prepared.examples.iter().flat_map(sequences).collect::<Vec<_>>().iter().map(Vec::as_slice))?;
         session.note_rows(name, &prepared.report);
         *pairs = prepared.examples;
     }
@@ -51,7 +52,10 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     } else {
         Reference::Model(Box::new(model.frozen_copy()?))
     };
-    step_loop::train(&mut Dpo { model, view, reference, beta: keys.beta, pairs: [train, eval], loss_weight: loss_weight(&keys) }, session)
+    step_loop::train(
+        &mut Dpo { model, view, reference, beta: keys.beta, pairs: [train, eval], loss_weight: loss_weight(&keys) },
+        session,
+    )
 }
 
 /// Weight of the one loss that there is; the same loss listed twice counts twice

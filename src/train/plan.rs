@@ -1,8 +1,8 @@
 //! Which rows make up which optimiser step: pure arithmetic, so that a resumed run needs only its step.
 
+use crate::config::SamplingStrategy;
 use crate::config::TrainKeys;
 use crate::data::{Sampler, Strategy};
-use crate::config::SamplingStrategy;
 
 /// Steps, epochs and micro-batches of a run, by the Hugging Face Trainer's rules
 #[derive(Debug)]
@@ -63,8 +63,12 @@ impl Plan {
             self.order = Some((epoch, self.sampler.epoch(epoch)));
         }
         let order = self.order.as_ref().map_or(&[][..], |(_, order)| order);
-        let micro_batches: Vec<Vec<usize>> =
-            order.chunks(self.batch).skip(within * self.accumulation).take(self.accumulation).map(<[_]>::to_vec).collect();
+        let micro_batches: Vec<Vec<usize>> = order
+            .chunks(self.batch)
+            .skip(within * self.accumulation)
+            .take(self.accumulation)
+            .map(<[_]>::to_vec)
+            .collect();
         let done = within * self.accumulation + micro_batches.len();
         StepRows {
             epoch_after: epoch as f64 + done as f64 / self.micro_batches_per_epoch() as f64,
@@ -86,7 +90,8 @@ mod tests {
 
     #[test]
     fn an_epoch_visits_each_row_once_and_ends_with_a_smaller_step() {
-        let mut plan = plan(11, "per_device_train_batch_size: 2\ngradient_accumulation_steps: 4\nnum_train_epochs: 1.5");
+        let mut plan =
+            plan(11, "per_device_train_batch_size: 2\ngradient_accumulation_steps: 4\nnum_train_epochs: 1.5");
         // 6 micro-batches: a step of 4 and a step of 2
         assert_eq!((plan.steps_per_epoch(), plan.total_steps), (2, 3));
         let (first, second) = (plan.step(0), plan.step(1));
@@ -102,7 +107,10 @@ mod tests {
     #[test]
     fn a_step_is_the_same_whenever_it_is_asked_for() {
         let text = "per_device_train_batch_size: 3";
-        let in_order: Vec<_> = { let mut plan = plan(10, text); (0..9).map(|step| plan.step(step)).collect() };
+        let in_order: Vec<_> = {
+            let mut plan = plan(10, text);
+            (0..9).map(|step| plan.step(step)).collect()
+        };
         let mut plan = plan(10, text);
         for step in [8, 0, 5, 4, 3] {
             assert_eq!(plan.step(step), in_order[step as usize]);

@@ -143,8 +143,10 @@ impl Session {
         let name = self.keys.dataset()?.to_owned();
         let path = self.hub.dataset(&name, None, self.keys.dataset_config.as_deref())?;
         if !splits(&path, self.keys.dataset_config.as_deref())?.contains(&split) {
-            return Err(Error::usage(format!("`eval_strategy` needs held-out rows, and `{name}` has no split `{split}`"))
-                .hint("set `eval_dataset`, or `dataset_test_split`, or `eval_strategy: no`"));
+            return Err(Error::usage(format!(
+                "`eval_strategy` needs held-out rows, and `{name}` has no split `{split}`"
+            ))
+            .hint("set `eval_dataset`, or `dataset_test_split`, or `eval_strategy: no`"));
         }
         self.read(&name, &split).map(Some)
     }

@@ -83,10 +83,11 @@ impl Objective for Sft {
         self.examples(split).iter().map(|example| example.ids.len()).collect()
     }
 
-    /// Tokens that carry loss
+    /// Tokens that carry loss. In training a text's first token counts too, though nothing predicts it: the reference
+    /// divides a GPT-2's loss by all its labels, and its learning rates are meant for that. Evaluation is a true mean.
     fn weight(&self, split: Split, rows: &[usize]) -> f64 {
-        let examples = self.examples(split);
-        let count = |&row: &usize| examples[row].loss.iter().skip(1).filter(|carries| **carries).count();
+        let first = usize::from(split == Split::Eval);
+        let count = |&row: &usize| self.examples(split)[row].loss[first..].iter().filter(|carries| **carries).count();
         rows.iter().map(count).sum::<usize>() as f64
     }
 

@@ -110,13 +110,10 @@ fn schedule(keys: &TrainKeys) -> Result<Schedule> {
         LrScheduler::Constant => Schedule::Constant,
         LrScheduler::ConstantWithWarmup => Schedule::ConstantWithWarmup,
         LrScheduler::Cosine => Schedule::Cosine { cycles: number("num_cycles").unwrap_or(0.5), floor: 0.0 },
-        LrScheduler::CosineWithRestarts => {
-            Schedule::CosineWithRestarts { cycles: number("num_cycles").unwrap_or(1.0) }
+        LrScheduler::CosineWithRestarts => Schedule::CosineWithRestarts { cycles: number("num_cycles").unwrap_or(1.0) },
+        LrScheduler::Polynomial => {
+            Schedule::Polynomial { end: share(number("lr_end").unwrap_or(1e-7)), power: number("power").unwrap_or(1.0) }
         }
-        LrScheduler::Polynomial => Schedule::Polynomial {
-            end: share(number("lr_end").unwrap_or(1e-7)),
-            power: number("power").unwrap_or(1.0),
-        },
         LrScheduler::InverseSqrt => Schedule::InverseSqrt { timescale: number("timescale") },
         LrScheduler::CosineWithMinLr => {
             let floor = match (number("min_lr"), number("min_lr_rate")) {

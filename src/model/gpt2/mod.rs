@@ -71,7 +71,8 @@ impl Gpt2 {
         let mut found = weights::load(folder, &wanted, &[])?;
         let mut list = Vec::with_capacity(wanted.len());
         for (name, _) in wanted {
-            let tensor = found.remove(&name).ok_or_else(|| Error::usage(format!("the model has no tensor `{name}`")))?;
+            let tensor =
+                found.remove(&name).ok_or_else(|| Error::usage(format!("the model has no tensor `{name}`")))?;
             list.push((name, tensor));
         }
         Self::trainable(config, list)
