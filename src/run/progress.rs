@@ -132,8 +132,8 @@ mod tests {
 
     #[test]
     fn figures_name_what_is_there() {
-        let metrics: Metrics = [("loss", 0.693_147), ("tokens_per_second", 1234.4)].into_iter().collect();
-        assert_eq!(figures(&metrics), "  loss 0.6931  1234 tokens/s");
+        let metrics: Metrics = [("loss", 3.456_78), ("tokens_per_second", 1234.4)].into_iter().collect();
+        assert_eq!(figures(&metrics), "  loss 3.4568  1234 tokens/s");
         assert_eq!(figures(&Metrics::new()), "");
     }
 
