@@ -499,6 +499,60 @@ fn a_write_that_the_system_cuts_leaves_nothing_behind() {
     assert!(shell.status().unwrap().success());
 }
 
+/// A file system of 128 kB of its own, where the system lets an ordinary user have one
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_nothing_that_was_whole() {
+    if let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) {
+        let says_so = |error: collimate::Error| {
+            assert_eq!(error.exit_code(), 1);
+            assert!(error.hint_text().is_some_and(|hint| hint.contains("the disk is full")), "{error}");
+        };
+        let (run, _) = begin(&folder, &fresh());
+        let mut metrics = run.metrics().unwrap();
+        metrics.write(1, 0.1, &loss(1.0)).unwrap();
+        save(&run, 1, 1.0);
+        run.write(names::SUMMARY, b"old").unwrap();
+        let before = listing(&folder);
+
+        let big = vec![1.5_f32; 100_000];
+        says_so(run.write(names::SUMMARY, bytemuck::cast_slice(&big)).unwrap_err());
+        let writer = run.new_checkpoint(2).unwrap();
+        says_so(writer.write_tensors("t.safetensors", [("t", Slice::flat(&big))]).unwrap_err());
+        drop(writer);
+        assert_eq!(listing(&folder), before);
+        assert_eq!(fs::read(folder.join(names::SUMMARY)).unwrap(), b"old");
+
+        let mut step = 1;
+        let error = loop {
+            step += 1;
+            if let Err(error) = metrics.write(step, 0.1, &loss(1.0)) {
+                break error;
+            }
+        };
+        says_so(error);
+        assert_eq!(steps_logged(&folder), (1..step).collect::<Vec<_>>());
+        assert!(fs::read(folder.join(names::METRICS)).unwrap().ends_with(b"}\n"), "no torn row");
+        says_so(run.new_checkpoint(2).and_then(|writer| writer.write_state(&"state")).unwrap_err());
+        assert_eq!(Checkpoint::open(folder.join("checkpoint-1")).unwrap().step(), 1);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let in_namespace = |then: &str| {
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size=128k tmpfs \"${CHILD}\" && {then}");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &script]).env(CHILD, folder.path());
+        command
+    };
+    if !in_namespace("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped: this system gives no file system of its own to a test");
+        return;
+    }
+    let child = child_of("a_full_disk_costs_nothing_that_was_whole", folder.path());
+    let mut command = in_namespace("exec \"$0\" \"$@\"");
+    assert!(command.arg(child.get_program()).args(child.get_args()).status().unwrap().success());
+}
+
 #[cfg(unix)]
 #[test]
 fn the_lock_ends_with_a_killed_process() {

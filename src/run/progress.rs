@@ -13,12 +13,13 @@ use super::metrics::Metrics;
 /// The bar on the screen, which whoever writes to stderr must move out of the way
 static ON_SCREEN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// How the way of a run is shown
+/// Shows how far a run is
 #[derive(Debug)]
 pub struct Progress {
     show: Show,
     total: u64,
     begin: (Instant, u64),
+    figures: String,
 }
 
 #[derive(Debug)]
@@ -37,24 +38,23 @@ impl Progress {
             (false, true) => Show::Bar(bar(total, done)),
             (false, false) => Show::Lines,
         };
-        Self { show, total, begin: (Instant::now(), done) }
+        Self { show, total, begin: (Instant::now(), done), figures: String::new() }
     }
 
     /// So many steps are done
     pub fn step(&self, step: u64) {
         if let Show::Bar(bar) = &self.show {
+            bar.set_message(format!("{}{}", self.figures, self.time_left(step)));
             bar.set_position(step);
         }
     }
 
     /// The metrics of a logged step
-    pub fn log(&self, step: u64, metrics: &Metrics) {
+    pub fn log(&mut self, step: u64, metrics: &Metrics) {
+        self.figures = figures(metrics);
         match &self.show {
-            Show::Bar(bar) => {
-                bar.set_position(step);
-                bar.set_message(figures(metrics));
-            }
-            Show::Lines => info!("step {step}/{}{}{}", self.total, figures(metrics), self.time_left(step)),
+            Show::Bar(_) => self.step(step),
+            Show::Lines => info!("step {step}/{}{}{}", self.total, self.figures, self.time_left(step)),
             Show::Nothing => {}
         }
     }
@@ -72,24 +72,24 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// The bar stays as it is, and the next line starts below it
+    /// The bar stays as it is, and what is written next starts on a line of its own
     fn drop(&mut self) {
         if let Show::Bar(bar) = &self.show {
+            bar.set_message(std::mem::take(&mut self.figures));
             bar.abandon();
             if let Ok(mut on_screen) = ON_SCREEN.lock() {
                 *on_screen = None;
             }
+            let _ = io::stderr().write_all(b"\n");
         }
     }
 }
 
 fn bar(total: u64, done: u64) -> ProgressBar {
     // No colours, so that there is nothing for NO_COLOR to take away
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}{msg}  {eta} left").expect("a valid template");
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}{msg}").expect("a valid template");
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style);
     bar.set_position(done);
-    // Steps before a resume say nothing about the pace
-    bar.reset_eta();
     if let Ok(mut on_screen) = ON_SCREEN.lock() {
         *on_screen = Some(bar.clone());
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn time_left_counts_the_steps_of_this_start_only() {
         let begin = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        let progress = Progress { show: Show::Nothing, total: 130, begin: (begin, 100) };
+        let progress = Progress { show: Show::Nothing, total: 130, begin: (begin, 100), figures: String::new() };
         assert_eq!(progress.time_left(110), "  3m 20s left");
         assert_eq!(progress.time_left(100), "");
     }
