@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use collimate::run::metrics::{self, Window};
-use collimate::run::{Checkpoint, Metrics, MetricsWriter, OpenMode, Resume, RunFolder, Slice, atomic, names};
+use collimate::run::{
+    Checkpoint, Manifest, Metrics, MetricsWriter, OpenMode, Resume, RunFolder, Slice, Start, atomic, names,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -77,7 +79,7 @@ fn steps_logged(path: &Path) -> Vec<u64> {
 }
 
 proptest! {
-    #![proptest_config(settings(32))]
+    #![proptest_config(settings(16))]
 
     #[test]
     fn a_torn_metrics_file_resumes_at_every_byte(
@@ -424,6 +426,22 @@ fn resuming_a_run_without_checkpoint_begins_anew() {
 }
 
 #[test]
+fn a_start_that_failed_before_its_first_row_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    for starts in 1..=3 {
+        let (run, _) = begin(folder.path(), &fresh());
+        run.metrics().unwrap();
+        run.events().unwrap();
+        run.write(names::CONFIG, b"").unwrap();
+        Manifest::start(run.join(names::MANIFEST), Start::default()).unwrap();
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(run.join(names::MANIFEST)).unwrap()).unwrap();
+        assert_eq!(manifest["starts"].as_array().unwrap().len(), starts);
+        assert_eq!(listing(&run.join(names::EVENTS)).len(), 1);
+    }
+}
+
+#[test]
 fn a_checkpoint_of_another_folder_starts_a_run_of_its_own() {
     let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     run_to(old.path(), &fresh(), 20, 0.0);
@@ -507,6 +525,7 @@ fn a_full_disk_costs_nothing_that_was_whole() {
         let says_so = |error: collimate::Error| {
             assert_eq!(error.exit_code(), 1);
             assert!(error.hint_text().is_some_and(|hint| hint.contains("the disk is full")), "{error}");
+            error
         };
         let (run, _) = begin(&folder, &fresh());
         let mut metrics = run.metrics().unwrap();
@@ -518,7 +537,8 @@ fn a_full_disk_costs_nothing_that_was_whole() {
         let big = vec![1.5_f32; 100_000];
         says_so(run.write(names::SUMMARY, bytemuck::cast_slice(&big)).unwrap_err());
         let writer = run.new_checkpoint(2).unwrap();
-        says_so(writer.write_tensors("t.safetensors", [("t", Slice::flat(&big))]).unwrap_err());
+        let error = says_so(writer.write_tensors("t.safetensors", [("t", Slice::flat(&big))]).unwrap_err());
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("400 kB are needed")), "{error}");
         drop(writer);
         assert_eq!(listing(&folder), before);
         assert_eq!(fs::read(folder.join(names::SUMMARY)).unwrap(), b"old");

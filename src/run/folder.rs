@@ -42,7 +42,7 @@ enum Plan {
     Fresh,
     /// Remove the earlier run
     Overwrite,
-    /// Begin the earlier run anew, which has no complete checkpoint
+    /// Begin anew a run that has no complete checkpoint
     Restart,
     /// Go on with the earlier run after this step
     Continue(u64),
@@ -211,16 +211,22 @@ impl PendingRun {
                 return Err(Error::usage(format!("`output_dir` holds a run already: `{}`", path.join(name).display()))
                     .hint("go on with `resume_from_checkpoint: true`, replace it with `overwrite_output_dir: true`, or choose another `output_dir`"));
             }
+            None if path.join(names::MANIFEST).exists() => self.plan = Plan::Restart,
             None => self.spare_the_files_of_others()?,
         }
         Ok(())
     }
 
-    /// What shows that a run lives here
+    /// What shows that there is a run to lose here. A manifest alone does not: its start failed before the first row
     fn sign_of_a_run(&self) -> Result<Option<String>> {
-        let is_sign =
-            |name: &String| names::SIGNS_OF_A_RUN.contains(&name.as_str()) || names::checkpoint_step(name).is_some();
-        Ok(entries(&self.folder.path)?.into_iter().find(is_sign))
+        let path = &self.folder.path;
+        let has_rows = || path.join(names::METRICS).metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let is_sign = |name: &String| match name.as_str() {
+            names::SUMMARY => true,
+            names::METRICS => has_rows(),
+            name => names::checkpoint_step(name).is_some(),
+        };
+        Ok(entries(path)?.into_iter().find(is_sign))
     }
 
     /// A run would replace files that no run wrote (a model that someone put here, a config written by hand)
@@ -236,7 +242,8 @@ impl PendingRun {
         }
     }
 
-    /// Makes the folder ready for the first step of this start
+    /// Makes the folder ready for the first step of this start. Everything that the request reads from it (a model, a
+    /// dataset) is loaded before; the manifest is written next, for it marks the folder as one of this program
     pub fn begin(self) -> Result<(RunFolder, Option<Checkpoint>)> {
         let Self { folder, plan, checkpoint, mut created } = self;
         created.0 = None;
@@ -343,7 +350,7 @@ fn overwrite(path: &Path) -> Result<()> {
     remove_records(path)
 }
 
-/// The manifest stays, for it tells of every start; so do checkpoints, which are all damaged but may be of use
+/// The manifest stays, for it tells of every start. So do checkpoints; they are damaged, but may be of use to someone
 fn restart(path: &Path) -> Result<()> {
     remove_matching(path, |name| name == names::SUMMARY)?;
     set_aside(checkpoints(path)?)?;

@@ -20,7 +20,11 @@ pub struct Progress {
     total: u64,
     begin: (Instant, u64),
     figures: String,
+    last_line: Option<Instant>,
 }
+
+/// Lines come no faster than this, however short the steps are
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 enum Show {
@@ -38,7 +42,7 @@ impl Progress {
             (false, true) => Show::Bar(bar(total, done)),
             (false, false) => Show::Lines,
         };
-        Self { show, total, begin: (Instant::now(), done), figures: String::new() }
+        Self { show, total, begin: (Instant::now(), done), figures: String::new(), last_line: None }
     }
 
     /// So many steps are done
@@ -54,9 +58,16 @@ impl Progress {
         self.figures = figures(metrics);
         match &self.show {
             Show::Bar(_) => self.step(step),
-            Show::Lines => info!("step {step}/{}{}{}", self.total, self.figures, self.time_left(step)),
-            Show::Nothing => {}
+            Show::Lines if self.is_line_due(step) => {
+                info!("step {step}/{}{}{}", self.total, self.figures, self.time_left(step));
+                self.last_line = Some(Instant::now());
+            }
+            Show::Lines | Show::Nothing => {}
         }
+    }
+
+    fn is_line_due(&self, step: u64) -> bool {
+        step == self.total || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
     }
 
     /// `  2m 3s left`, from the pace of this start
@@ -137,11 +148,24 @@ mod tests {
         assert_eq!(figures(&Metrics::new()), "");
     }
 
+    fn hidden(total: u64, begin: (Instant, u64), last_line: Option<Instant>) -> Progress {
+        Progress { show: Show::Nothing, total, begin, figures: String::new(), last_line }
+    }
+
     #[test]
     fn time_left_counts_the_steps_of_this_start_only() {
         let begin = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        let progress = Progress { show: Show::Nothing, total: 130, begin: (begin, 100), figures: String::new() };
+        let progress = hidden(130, (begin, 100), None);
         assert_eq!(progress.time_left(110), "  3m 20s left");
         assert_eq!(progress.time_left(100), "");
+    }
+
+    #[test]
+    fn lines_come_at_a_bounded_rate_and_the_last_one_always() {
+        let now = Instant::now();
+        assert!(hidden(10, (now, 0), None).is_line_due(1));
+        let just_written = hidden(10, (now, 0), Some(now));
+        assert!(!just_written.is_line_due(2) && just_written.is_line_due(10));
+        assert!(hidden(10, (now, 0), now.checked_sub(LINE_INTERVAL)).is_line_due(2));
     }
 }
