@@ -329,8 +329,8 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
-        out.push_str(before);
         let Some(end) = tag.find("%}") else { break };
+        out.push_str(before);
         let inner = &tag[2..end];
         let name = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
         match name.trim() {
@@ -339,7 +339,6 @@ pub(super) fn without_generation_tags(source: &str) -> String {
             _ => out.push_str(&tag[..end + 2]),
         }
         rest = &tag[end + 2..];
-        continue;
     }
     out.push_str(rest);
     out

@@ -9,7 +9,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::format::{Content, Format, Kind, extract_messages, extract_prompt};
+use super::format::{Content, Format, Kind, extract_messages, extract_prompt, leading_column};
 use super::reader::Dataset;
 use super::record::{Row, type_name};
 use super::report::{Outcome, Prepared, collect};
@@ -154,8 +154,7 @@ pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions
                 (LmExample { ids, loss }, joined.boundary)
             }
             _ => {
-                let column = ["messages", "conversations"].into_iter().find(|name| row.fields.contains_key(*name));
-                let column = column.filter(|_| format.conversational).unwrap_or(&options.text_field);
+                let column = leading_column(row, format.kind, &options.text_field);
                 let Some(ids) = encoder.whole(row, &Content::of(row, column, format.conversational)?)? else {
                     return Ok(Outcome::Dropped(NO_MESSAGES));
                 };
