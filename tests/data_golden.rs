@@ -1,5 +1,7 @@
 //! Token ids, masks and rendered chats against those that TRL 1.16 and transformers make (scripts/goldens/data.py).
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 

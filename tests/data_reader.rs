@@ -1,5 +1,7 @@
 //! Reading files and folders: every format gives the same rows, and every fault names its place.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The tokeniser against the real GPT-2's cases, its files, and what it writes.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 

@@ -296,6 +296,8 @@ PYTHON = """{%- set ns = namespace(seen=0, last=none) -%}
 {{ 'text' if messages[0].content is string else 'other' }} {{ "%s-%d" | format('a', 3) }} {{ '  pad ' | trim }}|
 {{ messages[0].items() | list | length }} {{ 'a,b'.replace(',', ';') }} {{ ' x '.lstrip() }}{{ 'x\n'.rstrip() }}
 {% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}
+{{ none is iterable }} {{ 'a' is sequence }} {{ {} is sequence }} {{ 1 is iterable }} {{ range(2) is iterable }}
+{{ missing is iterable }} {{ missing is sequence }} {{ none is sequence }} {{ [] is sequence }}
 {% macro show(text, end='!') %}<{{ text }}{{ end }}>{% endmacro %}{{ show('m') }}{{ show('n', end='?') }}"""
 TOOLS = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}"

@@ -218,6 +218,19 @@ impl Dump {
     }
 }
 
+/// The test `iterable`: not so for none, over which MiniJinja would iterate
+pub(super) fn is_iterable(value: &Jinja) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// The test `sequence`: whatever has a length and entries, texts and maps included
+pub(super) fn is_sequence(value: &Jinja) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Undefined | ValueKind::String | ValueKind::Bytes | ValueKind::Seq | ValueKind::Map
+    )
+}
+
 /// Marks an error as one that the template itself raised
 #[derive(Debug)]
 struct Raised(String);
