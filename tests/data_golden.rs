@@ -141,12 +141,11 @@ fn chats_are_rendered_as_by_transformers() {
             kwargs: None,
         };
         let rendered = template.render(case["messages"].as_array().unwrap(), &options);
-        match case["text"].as_str() {
-            Some(text) => assert_eq!(rendered.unwrap(), text, "{name} {options:?}"),
-            None => {
-                rendered.unwrap_err();
-                refused += 1;
-            }
+        if let Some(text) = case["text"].as_str() {
+            assert_eq!(rendered.unwrap(), text, "{name} {options:?}");
+        } else {
+            rendered.unwrap_err();
+            refused += 1;
         }
     }
     assert!(refused > 0);
