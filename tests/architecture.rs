@@ -268,7 +268,10 @@ fn too_long(path: &str, source: &str) -> Vec<String> {
     vec![format!("{path}: {lines} lines, more than {LONGEST_FILE}")]
 }
 
-const RULES: &[fn(&str, &str) -> Vec<String>] = &[
+/// From a path under `src/` and its source to what is wrong
+type Rule = fn(&str, &str) -> Vec<String>;
+
+const RULES: &[Rule] = &[
     forbidden_imports,
     candle_where_it_does_not_belong,
     printing_outside_cli,
@@ -333,7 +336,7 @@ fn imports_are_found_in_every_spelling() {
 
 #[test]
 fn offences_are_found() {
-    let offences: &[(fn(&str, &str) -> Vec<String>, &str, &str)] = &[
+    let offences: &[(Rule, &str, &str)] = &[
         (forbidden_imports, "config/mod.rs", "use crate::ops::Tensor;"),
         (forbidden_imports, "data/mod.rs", "fn f() { crate::model::load() }"),
         (forbidden_imports, "rl/agent.rs", "use crate::model::gpt2::Gpt2;"),

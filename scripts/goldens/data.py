@@ -3,7 +3,7 @@
     python scripts/goldens/data.py
 
 Writes into tests/goldens/data/: a tiny byte-level BPE tokeniser (`tokenizer/`), what TRL's trainers make of rows in each
-format (`tokenize.json`), and what transformers makes of chat templates (`templates.json`). Needs trl, transformers,
+format (`tokenize.json`), and what transformers makes of chat templates (`templates.json`), and the same rows as Parquet in several compressions. Needs trl, transformers,
 torch, datasets; the versions are recorded in the files. Takes under a minute on a CPU.
 """
 
@@ -13,11 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 import tokenizers
 import torch
 import transformers
 import trl
 from datasets import Dataset
+from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, GRPOTrainer, SFTConfig, SFTTrainer
@@ -25,7 +28,7 @@ from trl.data_utils import extract_prompt
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "data"
 VERSIONS = {
-    module.__name__: module.__version__ for module in (trl, transformers, tokenizers, datasets, torch)
+    module.__name__: module.__version__ for module in (trl, transformers, tokenizers, datasets, torch, pyarrow)
 }
 EOS = "<|endoftext|>"
 CORPUS = [
@@ -293,6 +296,8 @@ PYTHON = """{%- set ns = namespace(seen=0, last=none) -%}
 {{ 'text' if messages[0].content is string else 'other' }} {{ "%s-%d" | format('a', 3) }} {{ '  pad ' | trim }}|
 {{ messages[0].items() | list | length }} {{ 'a,b'.replace(',', ';') }} {{ ' x '.lstrip() }}{{ 'x\n'.rstrip() }}
 {% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}
+{{ none is iterable }} {{ 'a' is sequence }} {{ {} is sequence }} {{ 1 is iterable }} {{ range(2) is iterable }}
+{{ missing is iterable }} {{ missing is sequence }} {{ none is sequence }} {{ [] is sequence }}
 {% macro show(text, end='!') %}<{{ text }}{{ end }}>{% endmacro %}{{ show('m') }}{{ show('n', end='?') }}"""
 TOOLS = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}"
@@ -326,12 +331,37 @@ def template_cases():
     for name, template in named.items():
         for conversation in CONVERSATIONS:
             for mode in ({}, {"add_generation_prompt": True}, {"continue_final_message": True}):
-                text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, **mode)
+                try:
+                    text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, **mode)
+                except (ValueError, TemplateError):  # refused: so must we
+                    text = None
                 cases.append({"template": name, "messages": conversation, "tools": None, **mode, "text": text})
     text = tokenizer.apply_chat_template(TOOL_CALL, chat_template=TOOLS, tokenize=False, tools=[TOOL])
     cases.append({"template": "tools", "messages": TOOL_CALL, "tools": [TOOL], "text": text})
     tokens = tokenizer.special_tokens_map
     return {"versions": VERSIONS, "special_tokens": tokens, "templates": named, "cases": cases}
+
+
+def parquet_files():
+    """Nested rows with nulls over several row groups, and the rows as JSON lines to compare with"""
+    rows = [
+        {
+            "messages": [user("hello"), assistant("hello, how are you?")] if index % 3 else [],
+            "text": None if index == 4 else f"row {index} ü",
+            "score": index / 2,
+            "label": index % 2 == 0,
+            "n": index,
+            "extra": {"tags": ["a", "b"][: index % 3], "note": None if index % 2 else "x"},
+        }
+        for index in range(7)
+    ]
+    table = Dataset.from_list(rows).data.table
+    for compression in ("none", "snappy", "zstd", "gzip"):
+        pyarrow.parquet.write_table(
+            table, OUT / f"rows.{compression}.parquet", compression=compression, row_group_size=3
+        )
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (OUT / "rows.jsonl").write_text(lines, encoding="utf-8")
 
 
 def write(name, value):
@@ -343,6 +373,7 @@ def write(name, value):
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     tiny_tokenizer()
+    parquet_files()
     extracted = [extract_prompt(dict(row)) for row in IMPLICIT]
     write(
         "tokenize.json",

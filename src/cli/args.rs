@@ -57,8 +57,10 @@ pub(super) fn both_spellings(command: Command) -> Command {
             let names = arg.get_long().into_iter().chain(arg.get_all_aliases().into_iter().flatten());
             let hyphenated: Vec<_> =
                 names.filter(|name| name.contains('_')).map(|name| name.replace('_', "-")).collect();
-            // The value's name says `true|false` already
-            arg.aliases(hyphenated).hide_possible_values(true)
+            // Of a switch, the value's name says `true|false` already
+            let takes_value = arg.get_action().takes_values();
+            let arg = arg.aliases(hyphenated);
+            if takes_value { arg.hide_possible_values(true) } else { arg }
         })
         .mut_subcommands(both_spellings)
 }

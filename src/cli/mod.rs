@@ -95,8 +95,28 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    fn check(command: &clap::Command) {
+        let mut seen = BTreeSet::new();
+        for arg in command.get_arguments() {
+            let names = arg.get_long().into_iter().chain(arg.get_all_aliases().into_iter().flatten());
+            for name in names.map(str::to_owned) {
+                assert!(seen.insert(name.clone()), "`--{name}` stands twice in `{}`", command.get_name());
+                // Both spellings, whichever way round the names come
+                let hyphenated = name.replace('_', "-");
+                let known = arg.get_all_aliases().unwrap_or_default().contains(&hyphenated.as_str());
+                assert!(known || arg.get_long() == Some(&hyphenated), "`--{name}` has no spelling `--{hyphenated}`");
+            }
+        }
+        command.get_subcommands().for_each(check);
+    }
+
     #[test]
-    fn command_line_is_sound() {
-        super::command().debug_assert();
+    fn every_flag_stands_once_and_in_both_spellings() {
+        let command = super::command();
+        check(&command);
+        // clap's own checks, which only debug builds make
+        command.debug_assert();
     }
 }

@@ -53,6 +53,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn defaults_of_every_command_are_keys_and_pass() {
+        for spec in COMMANDS {
+            for (name, _) in spec.defaults {
+                assert!(spec.keys().any(|key| key.name == *name), "`{}` has no key `{name}`", spec.name);
+            }
+            let (values, notices) = spec.load(None, []).unwrap();
+            assert!(notices.is_empty());
+            TrainKeys::from_values(&values).unwrap();
+        }
+    }
+
+    #[test]
     fn configs_that_ship_are_read_without_a_notice() {
         for name in ["sft", "dpo"] {
             let spec = COMMANDS.iter().find(|spec| spec.name == name).unwrap();

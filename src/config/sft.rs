@@ -40,7 +40,7 @@ impl SftKeys {
     fn check(&self) -> Result<()> {
         if self.packing {
             return Err(Error::usage("`packing` cannot be `true` yet: each text is a sequence of its own")
-                .hint("leave out `packing`; batches hold no padding work beyond their longest text"));
+                .hint("leave out `packing`"));
         }
         Ok(())
     }

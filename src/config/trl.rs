@@ -43,13 +43,13 @@ fn off(value: &Value) -> bool {
     value.is_null() || value.as_bool() == Some(false)
 }
 
-/// Null, or an empty list, map or text
+/// Null, false, or an empty list, map or text
 fn empty(value: &Value) -> bool {
     match value {
         Value::List(items) => items.is_empty() || items.iter().all(empty),
         Value::Map(entries) => entries.is_empty(),
         Value::Text(text) => text.is_empty() || text == "{}" || text == "[]" || value.is_null(),
-        other => other.is_null(),
+        other => off(other),
     }
 }
 

@@ -133,3 +133,39 @@ fn syntax_error(error: &serde_saphyr::Error, name: &str) -> Error {
         None => error_text.context(name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::ConfigValue;
+
+    fn through_yaml<T: ConfigValue>(value: &T) -> T {
+        let text = to_yaml([("key", value.to_value())]).unwrap();
+        let entries = parse_document(&text, "config.yaml").unwrap_or_else(|error| panic!("{error} in {text:?}"));
+        T::parse(&entries[0].value).unwrap_or_else(|problem| panic!("{problem:?} in {text:?}"))
+    }
+
+    #[test]
+    fn words_that_yaml_reads_otherwise_stay_words() {
+        for word in
+            ["no", "yes", "on", "null", "~", "", " ", "1e5", "0x1f", "1_000", "- a", "a: b", "#", "'", "\"", "\n"]
+        {
+            assert_eq!(through_yaml(&word.to_owned()), word);
+        }
+        assert_eq!(through_yaml(&vec!["no".to_owned(), "a, b".to_owned()]), ["no", "a, b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives(text in any::<String>()) {
+            prop_assert_eq!(through_yaml(&text), text);
+        }
+
+        #[test]
+        fn any_number_survives_to_the_bit(number in any::<f64>().prop_filter("finite", |number| number.is_finite())) {
+            prop_assert_eq!(through_yaml(&number).to_bits(), number.to_bits());
+        }
+    }
+}

@@ -137,7 +137,7 @@ fn serves(row: &Row, kind: Kind, text_field: &str) -> bool {
 }
 
 /// The column whose value shows whether rows hold texts or messages
-fn leading_column<'a>(row: &Row, kind: Kind, text_field: &'a str) -> &'a str {
+pub(super) fn leading_column<'a>(row: &Row, kind: Kind, text_field: &'a str) -> &'a str {
     match kind {
         Kind::Tokenized => "input_ids",
         Kind::Preference | Kind::ImplicitPreference => "chosen",

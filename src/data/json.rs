@@ -99,12 +99,15 @@ fn read_all(mut input: impl Read, file: &str) -> Result<String> {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).map_err(|e| broken(file, 1, &e))?;
     String::from_utf8(bytes).map_err(|e| {
-        let (good, bad) = e.as_bytes().split_at(e.utf8_error().valid_up_to());
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = lines_ended(good) + 1;
         let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        debug_assert!(!bad.is_empty());
         not_utf8(file, line, column)
     })
+}
+
+fn lines_ended(bytes: &[u8]) -> usize {
+    bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
 /// A top-level entry that holds a list: its name, and the byte and line at which the list begins
@@ -155,7 +158,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn advance(&mut self, bytes: usize) {
-        self.line += self.text.as_bytes()[self.at..self.at + bytes].iter().filter(|byte| **byte == b'\n').count();
+        self.line += lines_ended(&self.text.as_bytes()[self.at..self.at + bytes]);
         self.at += bytes;
     }
 

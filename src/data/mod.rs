@@ -4,6 +4,7 @@
 //! [`prompt_examples`] (token ids as TRL makes them, with a [`RowReport`] of what was left out and why) → [`Sampler`].
 //! Not responsible for: finding a dataset on the Hub, batching and padding, or printing.
 
+mod encoder;
 mod files;
 mod format;
 mod inspect;
@@ -16,6 +17,7 @@ mod sampler;
 mod template;
 mod template_python;
 mod tokenize;
+mod tokenized;
 mod tokenizer;
 mod tokenizer_files;
 

@@ -86,7 +86,7 @@ fn json(field: Field) -> std::result::Result<Value, NotText> {
             }
             Value::Object(fields)
         }
-        // Decimals and whatever later versions add: the form in which the crate prints them
-        other => Value::String(other.to_string()),
+        // As text, because a float would lose digits
+        decimal @ Field::Decimal(_) => Value::String(decimal.to_string()),
     })
 }

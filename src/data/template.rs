@@ -52,6 +52,8 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(python::format);
         environment.add_filter("tojson", python::to_json);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", python::strftime_now);
         environment.add_template_owned(NAME, python::without_generation_tags(source)).map_err(|e| explain(&e))?;
@@ -67,10 +69,7 @@ impl ChatTemplate {
             return Err(Error::usage("`add_generation_prompt` and `continue_final_message` exclude each other"));
         }
         let mut messages: Vec<Value> = messages.iter().map(prepare_message).collect();
-        let continued = match options.continue_final_message {
-            true => Some(self.mark_end(&mut messages)?),
-            false => None,
-        };
+        let continued = options.continue_final_message.then(|| self.mark_end(&mut messages)).transpose()?;
         let text = self.render_messages(&messages, options)?;
         match continued {
             Some(message) => cut_at_mark(text, &message),
@@ -123,7 +122,7 @@ fn prepare_message(message: &Value) -> Value {
     let Value::Object(message) = message else { return message.clone() };
     let present = |name: &&str| message.get(*name).filter(|value| !value.is_null());
     let mut prepared = Map::new();
-    if let Some(reasoning) = REASONING.iter().find_map(|name| present(&name)) {
+    if let Some(reasoning) = REASONING.iter().find_map(present) {
         prepared.insert("thinking".to_string(), reasoning.clone());
         for (name, value) in message.iter().filter(|(_, value)| !value.is_null()) {
             prepared.insert(name.clone(), value.clone());

@@ -218,6 +218,19 @@ impl Dump {
     }
 }
 
+/// The test `iterable`: not so for none, over which MiniJinja would iterate
+pub(super) fn is_iterable(value: &Jinja) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// The test `sequence`: whatever has a length and entries, texts and maps included
+pub(super) fn is_sequence(value: &Jinja) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Undefined | ValueKind::String | ValueKind::Bytes | ValueKind::Seq | ValueKind::Map
+    )
+}
+
 /// Marks an error as one that the template itself raised
 #[derive(Debug)]
 struct Raised(String);
@@ -329,8 +342,8 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
-        out.push_str(before);
         let Some(end) = tag.find("%}") else { break };
+        out.push_str(before);
         let inner = &tag[2..end];
         let name = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
         match name.trim() {
@@ -339,7 +352,6 @@ pub(super) fn without_generation_tags(source: &str) -> String {
             _ => out.push_str(&tag[..end + 2]),
         }
         rest = &tag[end + 2..];
-        continue;
     }
     out.push_str(rest);
     out

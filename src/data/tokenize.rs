@@ -7,13 +7,14 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::format::{Content, Format, Kind, extract_messages, extract_prompt};
+use super::encoder::{Encoder, Joined};
+use super::format::{Content, Format, Kind, extract_messages, extract_prompt, leading_column};
 use super::reader::Dataset;
-use super::record::{Row, type_name};
+use super::record::Row;
 use super::report::{Outcome, Prepared, collect};
-use super::template::{ChatTemplate, RenderOptions};
+use super::tokenized::{tokenized_row, warn_of_ignored_mask};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
@@ -154,8 +155,7 @@ pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions
                 (LmExample { ids, loss }, joined.boundary)
             }
             _ => {
-                let column = ["messages", "conversations"].into_iter().find(|name| row.fields.contains_key(*name));
-                let column = column.filter(|_| format.conversational).unwrap_or(&options.text_field);
+                let column = leading_column(row, format.kind, &options.text_field);
                 let Some(ids) = encoder.whole(row, &Content::of(row, column, format.conversational)?)? else {
                     return Ok(Outcome::Dropped(NO_MESSAGES));
                 };
@@ -222,7 +222,9 @@ pub fn preference_examples(
                     if room == 0 {
                         return Ok(Outcome::Dropped("the prompt alone fills `max_length`"));
                     }
-                    completions.iter_mut().for_each(|ids| ids.truncate(room));
+                    for ids in &mut completions {
+                        ids.truncate(room);
+                    }
                 }
                 Truncation::KeepEnd => {
                     for (ids, cut) in completions.iter_mut().zip(&mut prompt_cut) {
@@ -287,183 +289,5 @@ fn split_implicit<'a>(chosen: Content<'a>, rejected: Content<'a>) -> Option<(Con
             Some((Content::Messages(prompt), Content::Messages(chosen), Content::Messages(rejected)))
         }
         _ => None,
-    }
-}
-
-/// Turns contents into ids with the dataset's chat template or EOS
-struct Encoder<'a> {
-    tokenizer: &'a Tokenizer,
-    template: Option<ChatTemplate>,
-    template_for_tools: Option<ChatTemplate>,
-}
-
-/// A prompt's ids and the ids of what follows it; `boundary` is the end of the prompt that was left out
-struct Joined {
-    prompt: Vec<u32>,
-    completions: Vec<Vec<u32>>,
-    boundary: Option<String>,
-}
-
-impl<'a> Encoder<'a> {
-    fn new(tokenizer: &'a Tokenizer, conversational: bool) -> Result<Self> {
-        let template = |tools| conversational.then(|| tokenizer.chat_template(tools)).transpose();
-        Ok(Self { tokenizer, template: template(false)?, template_for_tools: template(true)? })
-    }
-
-    /// A text with EOS or a whole conversation; `None` for one without messages
-    fn whole(&self, row: &Row, content: &Content<'_>) -> Result<Option<Vec<u32>>> {
-        match content {
-            Content::Text(text) => self.tokenizer.encode(&self.with_eos(text)?).map(Some),
-            Content::Messages(messages) => self.conversation(row, messages, false),
-        }
-    }
-
-    /// A prompt to be completed
-    fn prompt(&self, row: &Row, content: &Content<'_>) -> Result<Option<Vec<u32>>> {
-        match content {
-            Content::Text(text) => self.tokenizer.encode(text).map(Some),
-            Content::Messages(messages) => self.conversation(row, messages, true),
-        }
-    }
-
-    /// Tokenises the prompt alone and with each completion; the completions begin where the first of them parts from
-    /// the prompt's ids
-    fn joined(&self, row: &Row, prompt: &Content<'_>, completions: &[&Content<'_>]) -> Result<Option<Joined>> {
-        let Some(mut prompt_ids) = self.prompt(row, prompt)? else { return Ok(None) };
-        let mut sequences = Vec::with_capacity(completions.len());
-        for completion in completions {
-            let ids = match (prompt, completion) {
-                (Content::Text(prompt), Content::Text(completion)) => {
-                    let completion = self.with_eos(completion)?;
-                    Some(self.tokenizer.encode(&format!("{prompt}{completion}"))?)
-                }
-                (Content::Messages(prompt), Content::Messages(completion)) => {
-                    self.conversation(row, &[prompt.as_slice(), completion.as_slice()].concat(), false)?
-                }
-                _ => None,
-            };
-            let Some(ids) = ids else { return Ok(None) };
-            sequences.push(ids);
-        }
-        let shared = sequences.iter().map(|ids| common_prefix(&prompt_ids, ids)).min().unwrap_or(0);
-        let boundary = match shared < prompt_ids.len() {
-            true => Some(self.tokenizer.decode(&prompt_ids[shared..], false)?),
-            false => None,
-        };
-        prompt_ids.truncate(shared);
-        sequences.iter_mut().for_each(|ids| drop(ids.drain(..shared)));
-        Ok(Some(Joined { prompt: prompt_ids, completions: sequences, boundary }))
-    }
-
-    fn with_eos(&self, text: &str) -> Result<String> {
-        let Some(eos) = self.tokenizer.eos_token() else {
-            return Err(Error::usage("the tokenizer has no EOS token, which ends each text")
-                .hint("set `eos_token` in its `tokenizer_config.json`"));
-        };
-        Ok(if text.ends_with(eos) { text.to_string() } else { format!("{text}{eos}") })
-    }
-
-    fn conversation(&self, row: &Row, messages: &[Value], add_generation_prompt: bool) -> Result<Option<Vec<u32>>> {
-        if messages.is_empty() {
-            return Ok(None);
-        }
-        let at_row = |e: Error| e.context(&row.place);
-        let tools = tools(row)?;
-        let template = if tools.is_some() { &self.template_for_tools } else { &self.template };
-        let Some(template) = template else { return Ok(None) };
-        let kwargs = row.fields.get("chat_template_kwargs").and_then(Value::as_object);
-        let options =
-            RenderOptions { add_generation_prompt, tools: tools.as_ref(), kwargs, ..RenderOptions::default() };
-        let text = template.render(messages, &options).map_err(at_row)?;
-        self.tokenizer.encode_rendered(&text).map(Some)
-    }
-}
-
-/// The row's tool schemas: a list, or the JSON of one
-fn tools(row: &Row) -> Result<Option<Value>> {
-    match row.fields.get("tools") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => serde_json::from_str(text)
-            .map(Some)
-            .map_err(|e| Error::usage(format!("{}: `tools` is not valid JSON: {e}", row.place))),
-        Some(tools) => Ok(Some(tools.clone())),
-    }
-}
-
-fn common_prefix(left: &[u32], right: &[u32]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
-}
-
-/// A row with `input_ids`: `labels` decide where they are given, else the masks as TRL reads them
-fn tokenized_row(row: &Row, tokenizer: &Tokenizer, options: &LmOptions) -> Result<LmExample> {
-    let vocab = tokenizer.vocab_size();
-    let numbers = |name: &str| integers(row, name);
-    let Some(raw) = numbers("input_ids")? else {
-        return Err(Error::usage(format!("{}: no `input_ids`", row.place)));
-    };
-    let id = |number: i64| u32::try_from(number).ok().filter(|id| (*id as usize) < vocab);
-    let mut ids = Vec::with_capacity(raw.len());
-    for number in &raw {
-        ids.push(id(*number).ok_or_else(|| {
-            Error::usage(format!("{}: `input_ids` holds {number}, expected ids from 0 to {}", row.place, vocab - 1))
-                .hint("tokenise the rows with the tokenizer of this model")
-        })?);
-    }
-    let same_length = |name: &str, found: usize| match found == raw.len() {
-        true => Ok(()),
-        false => Err(Error::usage(format!("{}: `{name}` has {found} entries, `input_ids` {}", row.place, raw.len()))),
-    };
-    let mut loss = vec![true; ids.len()];
-    if let Some(labels) = numbers("labels")? {
-        const IGNORED: i64 = -100;
-        same_length("labels", labels.len())?;
-        for ((label, id), target) in labels.iter().zip(&raw).zip(&mut loss) {
-            if *label != IGNORED && label != id {
-                return Err(Error::usage(format!(
-                    "{}: `labels` holds {label} where `input_ids` holds {id}, expected the same id or -100",
-                    row.place
-                )));
-            }
-            *target = *label != IGNORED;
-        }
-    } else {
-        let completion_only = completion_only(&row.fields, options);
-        for (name, applies) in [("completion_mask", completion_only), ("assistant_masks", true)] {
-            if let (true, Some(mask)) = (applies, numbers(name)?) {
-                same_length(name, mask.len())?;
-                loss.iter_mut().zip(&mask).for_each(|(target, bit)| *target &= *bit != 0);
-            }
-        }
-    }
-    Ok(LmExample { ids, loss })
-}
-
-fn integers(row: &Row, name: &str) -> Result<Option<Vec<i64>>> {
-    let wrong = |found: &Value| {
-        Error::usage(format!("{}: `{name}` holds {}, expected a list of integers", row.place, type_name(found)))
-    };
-    match row.fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(entries)) => {
-            let integer = |entry: &Value| entry.as_i64().or(entry.as_bool().map(i64::from)).ok_or_else(|| wrong(entry));
-            entries.iter().map(integer).collect::<Result<_>>().map(Some)
-        }
-        Some(other) => Err(wrong(other)),
-    }
-}
-
-fn completion_only(fields: &Map<String, Value>, options: &LmOptions) -> bool {
-    // TRL decides by these two columns also for rows that are tokenised already
-    let by_columns = fields.contains_key("prompt") && fields.contains_key("completion");
-    options.completion_only_loss.unwrap_or(by_columns)
-}
-
-fn warn_of_ignored_mask(dataset: &Dataset, options: &LmOptions) {
-    let first = &dataset.rows[0].fields;
-    if first.contains_key("completion_mask") && !first.contains_key("labels") && !completion_only(first, options) {
-        tracing::warn!(
-            "the `completion_mask` of `{}` is not used, as in TRL; set `completion_only_loss: true` to use it",
-            dataset.path.display()
-        );
     }
 }

@@ -205,7 +205,7 @@ impl Tokenizer {
         let mut config = self.files.config.clone();
         for (name, token) in self.special_tokens() {
             // An entry that was found keeps its form (a text, or an object with flags)
-            if config.get(&name).is_none_or(|entry| entry.is_null()) {
+            if config.get(&name).is_none_or(Value::is_null) {
                 config.insert(name, token.into());
             }
         }

@@ -211,3 +211,89 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_bytes(&path, b"old").unwrap();
+        let error = write_atomic(&path, |writer| {
+            writer.write_all(&vec![1; 1 << 20])?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        })
+        .unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(error.hint_text().unwrap().contains("disk is full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names_in(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised_inside_other_errors() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        let wrapped = io::Error::other(safetensors::SafeTensorError::IoError(full));
+        let error = write_error(Path::new("x"), &wrapped, Some(2_500_000_000));
+        assert!(error.hint_text().unwrap().contains("2500 MB are needed"), "{error}");
+        assert_eq!(write_error(Path::new("x"), &io::Error::other("cause"), None).hint_text(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_and_folders_follow_the_umask() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        File::create(at("plain")).unwrap();
+        fs::create_dir(at("plain-folder")).unwrap();
+        write_bytes(&at("file"), b"").unwrap();
+        PartialFolder::create(&at("folder")).unwrap().publish().unwrap();
+        assert_eq!(mode(&at("file")), mode(&at("plain")));
+        assert_eq!(mode(&at("folder")), mode(&at("plain-folder")));
+    }
+
+    #[test]
+    fn a_partial_folder_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("checkpoint-1");
+        let dropped = PartialFolder::create(&target).unwrap();
+        fs::write(dropped.path().join("model"), "half").unwrap();
+        drop(dropped);
+        assert!(names_in(folder.path()).is_empty());
+
+        let kept = PartialFolder::create(&target).unwrap();
+        fs::create_dir(kept.path().join("inner")).unwrap();
+        fs::write(kept.path().join("inner/model"), "whole").unwrap();
+        assert!(!target.exists());
+        kept.publish().unwrap();
+        assert_eq!(names_in(folder.path()), ["checkpoint-1"]);
+        assert_eq!(fs::read(target.join("inner/model")).unwrap(), b"whole");
+        remove_folder(&target).unwrap();
+        assert!(names_in(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn only_own_leftovers_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = ["notes.partial-abcdef", "metrics.jsonl.partial-draft", "metrics.jsonl", ".partial-abcdef"];
+        for name in kept.iter().chain(&["metrics.jsonl.partial-Ab3xYz"]) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::create_dir_all(folder.path().join("checkpoint-3.partial-000000/model")).unwrap();
+        remove_leftovers(folder.path(), |name| name.starts_with("checkpoint-") || name == "metrics.jsonl").unwrap();
+        let mut left = names_in(folder.path());
+        left.sort();
+        let mut expected = kept.to_vec();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        remove_leftovers(&folder.path().join("absent"), |_| true).unwrap();
+    }
+}

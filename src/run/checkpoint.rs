@@ -81,7 +81,9 @@ impl CheckpointWriter {
         V: View,
     {
         let path = self.path().join(file);
-        let fail = |cause: &(dyn std::error::Error + 'static)| write_error(&path, cause, None);
+        let tensors: Vec<(N, V)> = tensors.into_iter().collect();
+        let needed = tensors.iter().map(|(_, view)| view.data_len() as u64).sum();
+        let fail = |cause: &(dyn std::error::Error + 'static)| write_error(&path, cause, Some(needed));
         // The library makes the file readable by its owner alone; a checkpoint follows the umask like any other file
         let permissions = File::create(&path).and_then(|f| f.metadata()).map_err(|e| fail(&e))?.permissions();
         safetensors::serialize_to_file(tensors, None, &path).map_err(|e| fail(&e))?;

@@ -42,7 +42,9 @@ enum Plan {
     Fresh,
     /// Remove the earlier run
     Overwrite,
-    /// Go on with the earlier run after this step (0: from the beginning)
+    /// Begin anew a run that has no complete checkpoint
+    Restart,
+    /// Go on with the earlier run after this step
     Continue(u64),
 }
 
@@ -52,7 +54,20 @@ pub struct PendingRun {
     folder: RunFolder,
     plan: Plan,
     checkpoint: Option<Checkpoint>,
-    created: bool,
+    created: CreatedFolder,
+}
+
+/// A folder that is removed again if the request proves wrong before the run begins
+#[derive(Debug)]
+struct CreatedFolder(Option<PathBuf>);
+
+impl Drop for CreatedFolder {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Fails where something is in it by now, which is right
+            let _ = fs::remove_dir(path);
+        }
+    }
 }
 
 /// A folder that this process alone writes a run into; the lock ends with the process
@@ -171,12 +186,12 @@ impl PendingRun {
             Some(Resume::Newest) => {
                 self.checkpoint = newest_complete(&path)?;
                 if taken.is_some() {
-                    self.plan = Plan::Continue(self.checkpoint.as_ref().map_or(0, Checkpoint::step));
+                    self.plan = self.checkpoint.as_ref().map_or(Plan::Restart, |found| Plan::Continue(found.step()));
                 }
             }
             Some(Resume::From(from)) => {
                 let checkpoint = Checkpoint::open(from).map_err(|error| name_the_newest(error, from))?;
-                if lies_in(from, &path) {
+                if is_checkpoint_of(from, &path)? {
                     self.plan = Plan::Continue(checkpoint.step());
                 }
                 self.checkpoint = Some(checkpoint);
@@ -184,7 +199,7 @@ impl PendingRun {
             None => {}
         }
         self.folder.resumed_from = self.checkpoint.as_ref().map(Checkpoint::step);
-        if let Plan::Continue(_) = self.plan {
+        if let Plan::Continue(_) | Plan::Restart = self.plan {
             if mode.overwrite {
                 info!("the run in `{}` is resumed; `overwrite_output_dir` changes nothing", path.display());
             }
@@ -196,16 +211,22 @@ impl PendingRun {
                 return Err(Error::usage(format!("`output_dir` holds a run already: `{}`", path.join(name).display()))
                     .hint("go on with `resume_from_checkpoint: true`, replace it with `overwrite_output_dir: true`, or choose another `output_dir`"));
             }
+            None if path.join(names::MANIFEST).exists() => self.plan = Plan::Restart,
             None => self.spare_the_files_of_others()?,
         }
         Ok(())
     }
 
-    /// What shows that a run lives here
+    /// What shows that there is a run to lose here. A manifest alone does not: its start failed before the first row
     fn sign_of_a_run(&self) -> Result<Option<String>> {
-        let is_sign =
-            |name: &String| names::SIGNS_OF_A_RUN.contains(&name.as_str()) || names::checkpoint_step(name).is_some();
-        Ok(entries(&self.folder.path)?.into_iter().find(is_sign))
+        let path = &self.folder.path;
+        let has_rows = || path.join(names::METRICS).metadata().is_ok_and(|metadata| metadata.len() > 0);
+        let is_sign = |name: &String| match name.as_str() {
+            names::SUMMARY => true,
+            names::METRICS => has_rows(),
+            name => names::checkpoint_step(name).is_some(),
+        };
+        Ok(entries(path)?.into_iter().find(is_sign))
     }
 
     /// A run would replace files that no run wrote (a model that someone put here, a config written by hand)
@@ -221,42 +242,31 @@ impl PendingRun {
         }
     }
 
-    /// Makes the folder ready for the first step of this start
-    pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>)> {
-        self.created = false;
-        let path = self.folder.path.clone();
-        clear_leftovers(&path)?;
-        match self.plan {
+    /// Makes the folder ready for the first step of this start. Everything that the request reads from it (a model, a
+    /// dataset) is loaded before; the manifest is written next, for it marks the folder as one of this program
+    pub fn begin(self) -> Result<(RunFolder, Option<Checkpoint>)> {
+        let Self { folder, plan, checkpoint, mut created } = self;
+        created.0 = None;
+        clear_leftovers(&folder.path)?;
+        match plan {
             Plan::Fresh => {}
-            Plan::Overwrite => overwrite(&path)?,
-            Plan::Continue(step) => cut_back(&path, step)?,
+            Plan::Overwrite => overwrite(&folder.path)?,
+            Plan::Restart => restart(&folder.path)?,
+            Plan::Continue(step) => cut_back(&folder.path, step)?,
         }
-        let checkpoint = self.checkpoint.take();
-        let lock = self.folder._lock.take();
-        let folder = RunFolder { path, resumed_from: self.folder.resumed_from, _lock: lock };
         Ok((folder, checkpoint))
     }
 }
 
-impl Drop for PendingRun {
-    /// A request that proves wrong leaves no empty folder behind
-    fn drop(&mut self) {
-        if self.created {
-            // Fails where something is in it by now, which is right
-            let _ = fs::remove_dir(&self.folder.path);
-        }
-    }
-}
-
-fn create(path: &Path) -> Result<bool> {
+fn create(path: &Path) -> Result<CreatedFolder> {
     if path.is_dir() {
-        return Ok(false);
+        return Ok(CreatedFolder(None));
     }
     if path.exists() {
         return Err(Error::usage(format!("`output_dir` is a file: `{}`", path.display())).hint("name a folder"));
     }
     fs::create_dir_all(path).map_err(|cause| write_error(path, &cause, None))?;
-    Ok(true)
+    Ok(CreatedFolder(Some(path.to_path_buf())))
 }
 
 /// The folder itself carries the lock: nothing is left in it, and the system ends the lock with the process
@@ -307,15 +317,20 @@ fn name_the_newest(error: Error, named: &Path) -> Error {
     }
 }
 
-fn lies_in(checkpoint: &Path, run_folder: &Path) -> bool {
-    let name_fits = checkpoint
-        .canonicalize()
-        .ok()
-        .and_then(|path| {
-            names::checkpoint_step(path.file_name()?.to_str()?).map(|_| path.parent().map(Path::to_path_buf))
-        })
-        .flatten();
-    name_fits.is_some() && name_fits == run_folder.canonicalize().ok()
+/// Whether `checkpoint` is `RUN_FOLDER/checkpoint-N`. Any other place inside the run folder is refused: the start that
+/// reads it might first remove it
+fn is_checkpoint_of(checkpoint: &Path, run_folder: &Path) -> Result<bool> {
+    let real = checkpoint.canonicalize().map_err(|cause| Error::read(checkpoint, cause))?;
+    let home = run_folder.canonicalize().map_err(|cause| Error::read(run_folder, cause))?;
+    let named_by_a_run = real.file_name().and_then(|name| names::checkpoint_step(name.to_str()?)).is_some();
+    if named_by_a_run && real.parent() == Some(&home) {
+        return Ok(true);
+    }
+    if real.starts_with(&home) {
+        return Err(Error::usage(format!("`{}` lies in `output_dir` under a name of its own", checkpoint.display()))
+            .hint("give it its name back (`checkpoint-N`), or choose another `output_dir`"));
+    }
+    Ok(false)
 }
 
 fn clear_leftovers(path: &Path) -> Result<()> {
@@ -329,10 +344,21 @@ fn overwrite(path: &Path) -> Result<()> {
     for name in entries(path)? {
         if names::checkpoint_step(&name).is_some() || names::is_superseded(&name) {
             atomic::remove_folder(&path.join(name))?;
-        } else if names::OF_ONE_RUN.contains(&name.as_str()) {
-            remove_file(&path.join(name))?;
         }
     }
+    remove_matching(path, |name| names::OF_ONE_RUN.contains(&name))?;
+    remove_records(path)
+}
+
+/// The manifest stays, for it tells of every start. So do checkpoints; they are damaged, but may be of use to someone
+fn restart(path: &Path) -> Result<()> {
+    remove_matching(path, |name| name == names::SUMMARY)?;
+    set_aside(checkpoints(path)?)?;
+    remove_matching(path, |name| name == names::METRICS)?;
+    remove_records(path)
+}
+
+fn remove_records(path: &Path) -> Result<()> {
     remove_matching(&path.join(names::COMPLETIONS), |name| names::completions_step(name).is_some())?;
     remove_matching(&path.join(names::EVENTS), names::is_events)
 }
@@ -340,25 +366,24 @@ fn overwrite(path: &Path) -> Result<()> {
 /// Takes back what the earlier start did after `step`. Every stage may be repeated, and a kill between two of them
 /// leaves a folder that resumes: checkpoints go first, lest one is taken up later whose metrics are gone
 fn cut_back(path: &Path, step: u64) -> Result<()> {
-    let summary = path.join(names::SUMMARY);
-    if summary.exists() {
-        remove_file(&summary)?;
-    }
-    for (_, later) in checkpoints(path)?.iter().filter(|(at, _)| *at > step) {
-        let aside = checkpoint::set_aside(later)?;
-        warn!("`{}` is newer than the step resumed from; kept as `{}`", later.display(), aside.display());
-    }
+    remove_matching(path, |name| name == names::SUMMARY)?;
+    set_aside(checkpoints(path)?.into_iter().filter(|(at, _)| *at > step))?;
     metrics::truncate_after(&path.join(names::METRICS), step)?;
     remove_matching(&path.join(names::COMPLETIONS), |name| names::completions_step(name).is_some_and(|at| at > step))
 }
 
-fn remove_matching(folder: &Path, matches: impl Fn(&str) -> bool) -> Result<()> {
-    for name in entries(folder)?.iter().filter(|name| matches(name)) {
-        remove_file(&folder.join(name))?;
+fn set_aside(checkpoints: impl IntoIterator<Item = (u64, PathBuf)>) -> Result<()> {
+    for (_, path) in checkpoints {
+        let aside = checkpoint::set_aside(&path)?;
+        warn!("`{}` is not part of the resumed run; kept as `{}`", path.display(), aside.display());
     }
     Ok(())
 }
 
-fn remove_file(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|cause| Error::run(format!("cannot remove `{}`: {cause}", path.display())))
+fn remove_matching(folder: &Path, matches: impl Fn(&str) -> bool) -> Result<()> {
+    for name in entries(folder)?.iter().filter(|name| matches(name)) {
+        let path = folder.join(name);
+        fs::remove_file(&path).map_err(|cause| Error::run(format!("cannot remove `{}`: {cause}", path.display())))?;
+    }
+    Ok(())
 }

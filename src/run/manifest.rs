@@ -1,5 +1,6 @@
 //! `manifest.json`: where a run came from, so that it can be repeated and trusted.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -103,8 +104,8 @@ fn read_starts(path: &Path) -> Result<Vec<Value>> {
     };
     let hint = "move it away; the run then begins a new one";
     let mut whole: Value = serde_json::from_slice(&bytes).map_err(|cause| Error::read(path, cause).hint(hint))?;
-    match whole["starts"].take() {
-        Value::Array(starts) => Ok(starts),
+    match whole.get_mut("starts").map(Value::take) {
+        Some(Value::Array(starts)) => Ok(starts),
         _ => Err(Error::read(path, "it has no list `starts`").hint(hint)),
     }
 }
@@ -125,7 +126,10 @@ pub fn sha256_file(path: &Path) -> Result<String> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
 }
 
 /// The instruction sets of this processor that numeric code may pick between: another one may round differently

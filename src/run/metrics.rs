@@ -89,6 +89,7 @@ struct Mean {
 mod bits {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         value.to_bits().serialize(serializer)
     }
@@ -279,4 +280,54 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<()> {
         }
     }
     if kept == bytes { Ok(()) } else { atomic::write_bytes(path, &kept) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_the_mean_of_what_came_in() {
+        let mut window = Window::new();
+        for x in [1.0, 2.0, 6.0] {
+            window.add("loss", x);
+            window.set("num_tokens", 100.0 * x);
+        }
+        window.add_ratio("tokens_per_second", 100.0, 1.0);
+        window.add_ratio("tokens_per_second", 100.0, 4.0);
+        let expected = [("loss", 3.0), ("num_tokens", 600.0), ("tokens_per_second", 40.0)];
+        assert_eq!(window.take(), expected.into_iter().collect());
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn rows_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open(&path).unwrap();
+        let metrics: Metrics = [("loss", 0.1 + 0.2), ("learning_rate", 5e-7)].into_iter().collect();
+        writer.write(10, 0.25, &metrics).unwrap();
+        writer.write(10, 0.25, &[("x", f64::NAN)].into_iter().collect::<Metrics>().into_eval()).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let expected = "{\"step\":10,\"epoch\":0.25,\"loss\":0.30000000000000004,\"learning_rate\":5e-7}\n\
+                        {\"step\":10,\"epoch\":0.25,\"eval_x\":null}\n";
+        assert_eq!(text, expected);
+        let rows = read(&path).unwrap();
+        assert_eq!(rows[0], Row { step: 10, epoch: Some(0.25), metrics: metrics.clone() });
+        assert!(rows[1].is_eval() && rows[1].metrics.get("eval_x").unwrap().is_nan());
+
+        let error = MetricsWriter::open(&path).unwrap().write(10, 0.25, &metrics).unwrap_err();
+        assert!(error.message().contains("step 10 is in"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        for bad in ["{\"loss\":1}\n", "{\"step\":2,\"loss\":\"x\"}\n", "nonsense\n"] {
+            fs::write(&path, format!("{{\"step\":1}}\n{bad}")).unwrap();
+            assert!(read(&path).unwrap_err().message().contains("metrics.jsonl:2: "));
+        }
+    }
 }

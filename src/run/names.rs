@@ -28,9 +28,6 @@ pub const MODEL: [&str; 8] = [
     "particle_memory.safetensors",
 ];
 
-/// Files whose presence shows that a run of this program lives in a folder
-pub const SIGNS_OF_A_RUN: [&str; 3] = [MANIFEST, METRICS, SUMMARY];
-
 /// Files that belong to one run and go with it
 pub const OF_ONE_RUN: [&str; 4] = [MANIFEST, METRICS, SUMMARY, REPORT];
 

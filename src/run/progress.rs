@@ -13,13 +13,18 @@ use super::metrics::Metrics;
 /// The bar on the screen, which whoever writes to stderr must move out of the way
 static ON_SCREEN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// How the way of a run is shown
+/// Shows how far a run is
 #[derive(Debug)]
 pub struct Progress {
     show: Show,
     total: u64,
     begin: (Instant, u64),
+    figures: String,
+    last_line: Option<Instant>,
 }
+
+/// Lines come no faster than this, however short the steps are
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 enum Show {
@@ -37,26 +42,32 @@ impl Progress {
             (false, true) => Show::Bar(bar(total, done)),
             (false, false) => Show::Lines,
         };
-        Self { show, total, begin: (Instant::now(), done) }
+        Self { show, total, begin: (Instant::now(), done), figures: String::new(), last_line: None }
     }
 
     /// So many steps are done
     pub fn step(&self, step: u64) {
         if let Show::Bar(bar) = &self.show {
+            bar.set_message(format!("{}{}", self.figures, self.time_left(step)));
             bar.set_position(step);
         }
     }
 
     /// The metrics of a logged step
-    pub fn log(&self, step: u64, metrics: &Metrics) {
+    pub fn log(&mut self, step: u64, metrics: &Metrics) {
+        self.figures = figures(metrics);
         match &self.show {
-            Show::Bar(bar) => {
-                bar.set_position(step);
-                bar.set_message(figures(metrics));
+            Show::Bar(_) => self.step(step),
+            Show::Lines if self.is_line_due(step) => {
+                info!("step {step}/{}{}{}", self.total, self.figures, self.time_left(step));
+                self.last_line = Some(Instant::now());
             }
-            Show::Lines => info!("step {step}/{}{}{}", self.total, figures(metrics), self.time_left(step)),
-            Show::Nothing => {}
+            Show::Lines | Show::Nothing => {}
         }
+    }
+
+    fn is_line_due(&self, step: u64) -> bool {
+        step == self.total || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
     }
 
     /// `  2m 3s left`, from the pace of this start
@@ -72,24 +83,24 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// The bar stays as it is, and the next line starts below it
+    /// The bar stays as it is, and what is written next starts on a line of its own
     fn drop(&mut self) {
         if let Show::Bar(bar) = &self.show {
+            bar.set_message(std::mem::take(&mut self.figures));
             bar.abandon();
             if let Ok(mut on_screen) = ON_SCREEN.lock() {
                 *on_screen = None;
             }
+            let _ = io::stderr().write_all(b"\n");
         }
     }
 }
 
 fn bar(total: u64, done: u64) -> ProgressBar {
     // No colours, so that there is nothing for NO_COLOR to take away
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}{msg}  {eta} left").expect("a valid template");
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len}{msg}").expect("a valid template");
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style);
     bar.set_position(done);
-    // Steps before a resume say nothing about the pace
-    bar.reset_eta();
     if let Ok(mut on_screen) = ON_SCREEN.lock() {
         *on_screen = Some(bar.clone());
     }
@@ -132,16 +143,29 @@ mod tests {
 
     #[test]
     fn figures_name_what_is_there() {
-        let metrics: Metrics = [("loss", 0.693_147), ("tokens_per_second", 1234.4)].into_iter().collect();
-        assert_eq!(figures(&metrics), "  loss 0.6931  1234 tokens/s");
+        let metrics: Metrics = [("loss", 3.456_78), ("tokens_per_second", 1234.4)].into_iter().collect();
+        assert_eq!(figures(&metrics), "  loss 3.4568  1234 tokens/s");
         assert_eq!(figures(&Metrics::new()), "");
+    }
+
+    fn hidden(total: u64, begin: (Instant, u64), last_line: Option<Instant>) -> Progress {
+        Progress { show: Show::Nothing, total, begin, figures: String::new(), last_line }
     }
 
     #[test]
     fn time_left_counts_the_steps_of_this_start_only() {
         let begin = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-        let progress = Progress { show: Show::Nothing, total: 130, begin: (begin, 100) };
+        let progress = hidden(130, (begin, 100), None);
         assert_eq!(progress.time_left(110), "  3m 20s left");
         assert_eq!(progress.time_left(100), "");
+    }
+
+    #[test]
+    fn lines_come_at_a_bounded_rate_and_the_last_one_always() {
+        let now = Instant::now();
+        assert!(hidden(10, (now, 0), None).is_line_due(1));
+        let just_written = hidden(10, (now, 0), Some(now));
+        assert!(!just_written.is_line_due(2) && just_written.is_line_due(10));
+        assert!(hidden(10, (now, 0), now.checked_sub(LINE_INTERVAL)).is_line_due(2));
     }
 }

@@ -153,3 +153,77 @@ fn host_name() -> String {
     let name: String = name.trim().chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes the frames apart, every CRC checked
+    fn events(path: &Path) -> Vec<Event> {
+        let bytes = fs::read(path).unwrap();
+        let mut rest = bytes.as_slice();
+        let mut events = Vec::new();
+        while !rest.is_empty() {
+            let (head, tail) = rest.split_at(12);
+            let length = u64::from_le_bytes(head[..8].try_into().unwrap()) as usize;
+            assert_eq!(u32::from_le_bytes(head[8..].try_into().unwrap()), masked_crc(&head[..8]));
+            let (message, tail) = tail.split_at(length);
+            let (crc, tail) = tail.split_at(4);
+            assert_eq!(u32::from_le_bytes(crc.try_into().unwrap()), masked_crc(message));
+            events.push(Event::decode(message).unwrap());
+            rest = tail;
+        }
+        events
+    }
+
+    #[test]
+    fn a_row_comes_back_under_the_tags_of_the_trainer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(folder.path(), None).unwrap();
+        let train: Metrics = [("loss", 0.0), ("rewards/chosen", -1.5)].into_iter().collect();
+        writer.write(10, 0.5, &train).unwrap();
+        writer.write(10, 0.5, &[("eval_loss", f64::NAN)].into_iter().collect()).unwrap();
+
+        let events = events(writer.path());
+        assert_eq!(events.len(), 3);
+        assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".to_owned())));
+        let scalars = |event: &Event| match &event.what {
+            Some(What::Summary(summary)) => {
+                summary.value.iter().map(|v| (v.tag.clone(), v.simple_value.unwrap())).collect::<Vec<_>>()
+            }
+            other => panic!("expected a summary, found {other:?}"),
+        };
+        let expected = [("train/epoch", 0.5), ("train/loss", 0.0), ("train/rewards/chosen", -1.5)];
+        assert_eq!(events[1].step, 10);
+        assert_eq!(scalars(&events[1]), expected.map(|(tag, x)| (tag.to_owned(), x)));
+        let eval = scalars(&events[2]);
+        assert_eq!(eval[1].0, "eval/loss");
+        assert!(eval[1].1.is_nan());
+    }
+
+    #[test]
+    fn files_of_later_starts_sort_behind_and_say_where_they_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let far_future = folder.path().join("events.out.tfevents.9000000000.host.1.0");
+        fs::write(&far_future, "").unwrap();
+        let mut previous = far_future;
+        for resumed_from in [None, Some(20), Some(30)] {
+            let writer = EventWriter::create(folder.path(), resumed_from).unwrap();
+            assert!(writer.path() > previous.as_path());
+            let starts: Vec<i64> = events(writer.path())
+                .iter()
+                .filter(|e| e.what == Some(What::SessionLog(SessionLog { status: proto::START })))
+                .map(|e| e.step)
+                .collect();
+            assert_eq!(starts, resumed_from.map(|step| step as i64 + 1).into_iter().collect::<Vec<_>>());
+            previous = writer.path().to_path_buf();
+        }
+    }
+
+    #[test]
+    fn the_masked_crc_is_the_published_one() {
+        // CRC-32C of 32 zero bytes is 8a9136aa (RFC 3720, B.4)
+        let expected = 0x8a91_36aa_u32.rotate_right(15).wrapping_add(0xa282_ead8);
+        assert_eq!(masked_crc(&[0; 32]), expected);
+    }
+}
