@@ -1,5 +1,7 @@
 //! Weights against files that transformers wrote (`scripts/goldens/weights.py`), and every way such a file can be wrong.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

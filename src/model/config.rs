@@ -115,7 +115,8 @@ pub struct Gpt2Config {
     pub num_labels: usize,
     /// Class names under `architectures`
     pub architectures: Vec<String>,
-    raw: Map<String, Value>,
+    /// The object that was read; what it holds beyond the fields above is written back unchanged
+    pub raw: Map<String, Value>,
 }
 
 impl Default for Gpt2Config {

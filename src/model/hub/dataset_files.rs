@@ -33,7 +33,8 @@ struct Card {
 
 #[derive(Deserialize)]
 struct Config {
-    config_name: String,
+    #[serde(rename = "config_name")]
+    name: String,
     data_files: Option<DataFiles>,
     data_dir: Option<String>,
     #[serde(default)]
@@ -89,7 +90,7 @@ pub(super) fn select(
     };
     if files.is_empty() {
         let error = Error::usage(format!("{place} has no data files"));
-        let script = listed.iter().find(|name| name.ends_with(".py") && !name.contains('/'));
+        let script = listed.iter().find(|name| glob::matches("*.py", name));
         return Err(match script {
             Some(script) => error.hint(format!(
                 "the dataset is made by a script (`{script}`), which is not run here; many such datasets have files at \
@@ -107,21 +108,21 @@ enum Chosen<'a> {
 }
 
 fn choose<'a>(place: &str, listed: &[String], configs: &'a [Config], wanted: Option<&'a str>) -> Result<Chosen<'a>> {
-    let names = || configs.iter().map(|config| format!("`{}`", config.config_name)).collect::<Vec<_>>().join(", ");
+    let names = || configs.iter().map(|config| format!("`{}`", config.name)).collect::<Vec<_>>().join(", ");
     match (wanted, configs) {
         (None | Some("default"), []) => Ok(Chosen::Folder("")),
         (None, [only]) => Ok(Chosen::Config(only)),
         (None, _) => configs
             .iter()
             .find(|config| config.default)
-            .or_else(|| configs.iter().find(|config| config.config_name == "default"))
+            .or_else(|| configs.iter().find(|config| config.name == "default"))
             .map(Chosen::Config)
             .ok_or_else(|| {
                 Error::usage(format!("{place} has several configurations and no default"))
                     .hint(format!("set `dataset_config` to one of {}", names()))
             }),
         (Some(wanted), _) => {
-            if let Some(config) = configs.iter().find(|config| config.config_name == wanted) {
+            if let Some(config) = configs.iter().find(|config| config.name == wanted) {
                 return Ok(Chosen::Config(config));
             }
             // Datasets older than cards keep one configuration to a folder

@@ -20,7 +20,7 @@ fn alternatives(pattern: &str) -> Vec<String> {
 fn folders_match(pattern: &[&str], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,
-        (["**"], [.., last]) => !last.starts_with('.'),
+        (["**"], [_, ..]) => path.iter().all(|name| !name.starts_with('.')),
         (["**", rest @ ..], _) => (0..path.len()).any(|skipped| {
             path[..skipped].iter().all(|folder| !folder.starts_with('.')) && folders_match(rest, &path[skipped..])
         }),

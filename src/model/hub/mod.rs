@@ -127,7 +127,7 @@ impl Hub {
     fn gather<T>(&self, target: &Target, pick: &Pick<T>) -> Result<(PathBuf, T)> {
         let repo_cache = RepoCache::new(&self.settings.cache, target);
         if self.settings.offline {
-            return match self.from_cache(target, &repo_cache, pick) {
+            return match self.look_in_cache(target, &repo_cache, pick) {
                 Some(found) => found,
                 None => Err(Error::usage(format!(
                     "{} `{}` at revision `{}` is not in the cache `{}`",
@@ -142,12 +142,12 @@ impl Hub {
                 })),
             };
         }
-        match self.from_hub(target, &repo_cache, pick) {
+        match self.ask_hub(target, &repo_cache, pick) {
             Ok(found) => Ok(found),
             Err((failure, file)) => {
                 // What was there last time serves while the Hub does not answer, as in Python's client
                 if failure.is_network()
-                    && let Some(Ok(found)) = self.from_cache(target, &repo_cache, pick)
+                    && let Some(Ok(found)) = self.look_in_cache(target, &repo_cache, pick)
                 {
                     tracing::warn!(
                         name = target.name,
@@ -162,7 +162,7 @@ impl Hub {
     }
 
     /// The failure comes with the file it was about
-    fn from_hub<T>(
+    fn ask_hub<T>(
         &self,
         target: &Target,
         repo_cache: &RepoCache,
@@ -189,7 +189,12 @@ impl Hub {
     }
 
     /// None where the revision is not in the cache at all
-    fn from_cache<T>(&self, target: &Target, repo_cache: &RepoCache, pick: &Pick<T>) -> Option<Result<(PathBuf, T)>> {
+    fn look_in_cache<T>(
+        &self,
+        target: &Target,
+        repo_cache: &RepoCache,
+        pick: &Pick<T>,
+    ) -> Option<Result<(PathBuf, T)>> {
         let snapshot = repo_cache.snapshot(&target.revision)?;
         let place = format!("the cached copy of {} `{}`", target.kind.noun(), target.name);
         let mut fetch = |file: &str| {

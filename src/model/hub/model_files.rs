@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::cache::is_inside;
-use super::failure::{Attempt, Failure};
+use super::failure::Attempt;
+use super::glob;
 use crate::Error;
 use crate::model::config::{CONFIG_FILE, Gpt2Config};
 use crate::model::weights::{WEIGHTS_CANDIDATES, is_foreign, is_index, shards};
@@ -52,7 +53,7 @@ pub(super) fn fetch_model(place: &str, listed: &[String], fetch: &mut Fetch) -> 
 
 /// Fetches the files of a tokenizer
 pub(super) fn fetch_tokenizer(listed: &[String], fetch: &mut Fetch) -> Attempt<()> {
-    let is_template = |name: &str| name.starts_with("additional_chat_templates/") && name.ends_with(".jinja");
+    let is_template = |name: &str| glob::matches("additional_chat_templates/*.jinja", name);
     for name in listed.iter().filter(|name| TOKENIZER_FILES.contains(&name.as_str()) || is_template(name)) {
         fetch(name)?;
     }
