@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::train;
 use crate::Error;
 
 /// Prints `error:` and `hint:` on stderr

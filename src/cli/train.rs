@@ -45,38 +45,3 @@ pub(super) fn run(
     let command_line = command_line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     (spec.run)(&values, &Context { command_line })
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn defaults_of_every_command_are_keys_and_pass() {
-        for spec in COMMANDS {
-            for (name, _) in spec.defaults {
-                assert!(spec.keys().any(|key| key.name == *name), "`{}` has no key `{name}`", spec.name);
-            }
-            let (values, notices) = spec.load(None, []).unwrap();
-            assert!(notices.is_empty());
-            TrainKeys::from_values(&values).unwrap();
-        }
-    }
-
-    #[test]
-    fn configs_that_ship_are_read_without_a_notice() {
-        for name in ["sft", "dpo"] {
-            let spec = COMMANDS.iter().find(|spec| spec.name == name).unwrap();
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.yaml"));
-            let (values, notices) = spec.load(Some(&path), []).unwrap();
-            assert!(notices.is_empty(), "{notices:?}");
-            let train = TrainKeys::from_values(&values).unwrap();
-            assert!(train.model().is_ok() && train.dataset().is_ok());
-            match name {
-                "sft" => drop(SftKeys::from_values(&values).unwrap()),
-                _ => drop(DpoKeys::from_values(&values).unwrap()),
-            }
-        }
-    }
-}

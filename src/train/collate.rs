@@ -55,24 +55,19 @@ impl Batch {
             let sides = [example.chosen_sequence(), example.rejected_sequence()];
             // Rows after the last token of a completion predict nothing that counts
             let shared = (sides[0].0 == sides[1].0 && !sides[0].0.is_empty()).then_some(sides[0].0);
-            let prompt = match shared {
-                Some(prompt) => Some((layout.rows(), batch.lay(&mut layout, prompt, None)?)),
-                None => None,
-            };
+            let prompt_start = layout.rows();
+            let prompt = shared.map(|ids| batch.lay(&mut layout, ids, None)).transpose()?;
             for ((prompt_ids, completion), half) in sides.into_iter().zip(&mut halves) {
                 batch.tokens += (prompt_ids.len() + completion.len()) as u64;
-                let (mut last, first) = match prompt {
-                    Some((start, segment)) => {
-                        let first = layout.rows();
-                        batch.lay(&mut layout, completion, Some(segment))?;
-                        (Some(start + prompt_ids.len() - 1), first)
-                    }
-                    None => {
-                        let start = layout.rows();
-                        batch.lay(&mut layout, &[prompt_ids, completion].concat(), None)?;
-                        let first = start + prompt_ids.len();
-                        (first.checked_sub(1).filter(|row| *row >= start), first)
-                    }
+                let (mut last, first) = if let Some(segment) = prompt {
+                    let first = layout.rows();
+                    batch.lay(&mut layout, completion, Some(segment))?;
+                    (Some(prompt_start + prompt_ids.len() - 1), first)
+                } else {
+                    let start = layout.rows();
+                    batch.lay(&mut layout, &[prompt_ids, completion].concat(), None)?;
+                    let first = start + prompt_ids.len();
+                    (first.checked_sub(1).filter(|row| *row >= start), first)
                 };
                 let before = half.rows.len();
                 for (i, &token) in completion.iter().enumerate() {

@@ -208,7 +208,9 @@ impl StepLoop<'_> {
         state.window.add("loss", loss);
         state.window.set("grad_norm", norm);
         state.window.set("learning_rate", lr);
-        metrics.iter().for_each(|metrics| state.window.add_all(metrics));
+        for metrics in &metrics {
+            state.window.add_all(metrics);
+        }
         state.window.set("num_tokens", state.num_tokens as f64);
         self.clock.finish_step(tokens, &mut state.window);
         Ok(())

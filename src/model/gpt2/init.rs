@@ -19,7 +19,7 @@ pub fn weights(config: &Gpt2Config, seed: u64) -> Result<Vec<(String, Tensor)>> 
         .into_iter()
         .map(|(name, shape)| {
             let n = shape.iter().product();
-            let values = if name.ends_with(".bias") {
+            let values = if name.ends_with("bias") {
                 vec![0.0; n]
             } else if name.contains("ln_") {
                 vec![1.0; n]

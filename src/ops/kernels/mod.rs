@@ -5,6 +5,8 @@
 //! the same bytes on every run.
 
 #![allow(unsafe_code)]
+// Loops are compiled once per instruction set: what they call must be inlined into each version
+#![allow(clippy::inline_always)]
 
 pub mod attention;
 pub mod matmul;

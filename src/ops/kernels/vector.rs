@@ -4,13 +4,16 @@ use super::simd;
 
 const LANES: usize = 32;
 
+/// √(2/π)
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
 /// e^x with relative error below 2e-7 (Cephes' `expf`: Cody–Waite reduction, degree-5 polynomial); 0 below −87.3
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.3, 88.0);
     // Adding and subtracting 1.5·2^23 rounds to the nearest integer without a call
     let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
-    let r = clamped - n * 0.693_359_375;
+    let r = clamped - n * 0.693_359_4;
     let r = r + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4_f32;
     p = p * r + 1.398_199_9e-3;
@@ -203,7 +206,7 @@ simd! {
     /// GELU in the tanh form: ½x(1 + tanh(√(2/π)(x + 0.044715x³))) = x·σ(2u)
     pub fn gelu_tanh(x: &[f32], y: &mut [f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            let u = 0.797_884_56 * (x + 0.044_715 * x * x * x);
+            let u = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
             *y = x / (1.0 + exp(-2.0 * u));
         }
     }
@@ -211,8 +214,8 @@ simd! {
     /// Its gradient times `g`
     pub fn gelu_tanh_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
         for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(g) {
-            let u = 0.797_884_56 * (x + 0.044_715 * x * x * x);
-            let du = 0.797_884_56 * (1.0 + 3.0 * 0.044_715 * x * x);
+            let u = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+            let du = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
             let s = 1.0 / (1.0 + exp(-2.0 * u));
             *dx = g * (s + x * s * (1.0 - s) * 2.0 * du);
         }
