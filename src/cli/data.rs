@@ -252,7 +252,11 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
             }
         }
     }
-    if report.account.is_some() {
+    let carries_loss = |example: &Example| match &example.content {
+        Content::Row(_) => false,
+        Content::Tokens(sequences) => sequences.values().flatten().any(|span| span.carries_loss),
+    };
+    if report.examples.iter().any(carries_loss) {
         let legend = if colour { "green" } else { "[in brackets]" };
         output.line("")?;
         output.line(&format!("tokens that carry loss are {legend}; `|` stands between tokens"))?;

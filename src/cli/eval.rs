@@ -14,6 +14,9 @@ use crate::model::hub::Hub;
 use crate::train::evaluate::{EvaluateOptions, Evaluation, ModelSource, evaluate_pairs, evaluate_texts};
 use crate::{Error, Result};
 
+/// Longest sequence where the request says nothing, as in training
+const MAX_LENGTH: usize = 1024;
+
 /// Metrics of a model on a dataset
 ///
 /// Texts, prompts with completions and conversations give loss, perplexity, token accuracy and entropy; with a
@@ -41,9 +44,9 @@ pub struct Args {
     /// Columns to rename: found name = expected name
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// Longest sequence in tokens; longer ones are cut
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = count)]
-    pub max_length: usize,
+    /// Longest sequence in tokens, longer ones are cut; 1024, or the model's positions where those are fewer, if not set
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_length: Option<usize>,
     /// Take means over batches of this many rows first, as an evaluation in training does; over all at once where not set
     #[arg(long, alias = "per_device_eval_batch_size", value_name = "N", value_parser = count)]
     pub batch_size: Option<usize>,
@@ -86,10 +89,10 @@ pub fn run(args: Args) -> Result<()> {
     let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
 
     let sources: Vec<&ModelSource> = [&source].into_iter().chain(&reference).collect();
-    let positions = sources.iter().map(|source| source.config.n_positions).min().unwrap_or(args.max_length);
-    let max_length = args.max_length.min(positions);
-    if max_length < args.max_length {
-        tracing::info!("`max_length` is {positions}, the model's positions, not {}", args.max_length);
+    let positions = sources.iter().map(|source| source.config.n_positions).min().unwrap_or(MAX_LENGTH);
+    let max_length = args.max_length.unwrap_or(MAX_LENGTH).min(positions);
+    if args.max_length.is_some_and(|asked| asked > max_length) {
+        tracing::info!("`max_length` is {max_length}, the model's positions");
     }
     let (evaluation, report) = evaluate(&sources, &dataset, max_length, &args)?;
     print(&evaluation, &report, args.json)
@@ -108,10 +111,11 @@ fn evaluate(
         Kind::Preference | Kind::ImplicitPreference => true,
         Kind::Tokenized | Kind::PromptCompletion | Kind::LanguageModeling => false,
         Kind::PromptOnly | Kind::UnpairedPreference => {
-            return Err(Error::usage(format!("`{}` is {format}, which `eval` cannot measure", args.dataset_name))
-                .hint(
-                    "rows with `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected` are needed",
-                ));
+            return Err(Error::usage(format!(
+                "`{}` holds rows in the format `{format}`, which `eval` cannot measure",
+                args.dataset_name
+            ))
+            .hint("rows with `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected` are needed"));
         }
     };
     if pairs {
