@@ -77,7 +77,7 @@ fn near(found: f64, expected: f64, tolerance: f64, what: &str) {
 fn logprobs_are_those_of_transformers() {
     let golden: Value = serde_json::from_slice(&fs::read(goldens().join("logprobs.json")).unwrap()).unwrap();
     let rows = golden["rows"].as_array().unwrap();
-    let lines: String = rows.iter().map(|row| format!("{}\n", row["line"])).collect();
+    let lines = rows.iter().map(|row| row["line"].to_string()).collect::<Vec<_>>().join("\n");
     let (_folder, path) = file("texts.jsonl", lines.as_bytes());
     let outcome = logprobs(&path, &[]);
     assert_eq!(outcome.stderr, "warning: cut 1 of 7 texts to 128 tokens, the model's positions\n");
@@ -182,9 +182,9 @@ fn trained(command: &str, data: &str, flags: &[&str], folder: &str) -> Value {
     let data = ["--dataset_name", data, "--eval_dataset", data];
     let outcome = collimate(&[&[command], &common[..], &more, &data, flags, &["--quiet"]].concat());
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    let rows = fs::read_to_string(Path::new(folder).join("metrics.jsonl")).unwrap();
-    let last = rows.lines().filter(|line| line.contains("eval_")).last().expect("an evaluation");
-    serde_json::from_str(last).unwrap()
+    let rows = fs::read_to_string(Path::new(folder).join("metrics.jsonl")).expect("metrics");
+    let last = rows.lines().rfind(|line| line.contains("eval_")).expect("an evaluation");
+    serde_json::from_str(last).expect("a line is JSON")
 }
 
 #[test]

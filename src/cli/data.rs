@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::args::count;
 use super::output::{Output, has_colour};
 use crate::data::{
-    Dataset, Dropped, Format, Kind, LmOptions, PreferenceOptions, PromptOptions, ReadOptions, RowReport, Span, Summary,
-    Tokenizer, Truncation, lm_examples, lm_spans, preference_examples, preference_spans, prompt_examples, read_dataset,
-    spans, summarize,
+    Dataset, Dropped, Format, Kind, LmOptions, PreferenceOptions, PromptOptions, ReadOptions, Row, RowReport, Span,
+    Summary, Tokenizer, Truncation, lm_examples, lm_spans, preference_examples, preference_spans, prompt_examples,
+    read_dataset, spans, summarize,
 };
 use crate::model::config::Gpt2Config;
 use crate::model::hub::Hub;
@@ -105,13 +105,15 @@ struct Example {
     content: Content,
 }
 
+/// Name and tokens of each sequence of an example
+type Sequences = BTreeMap<&'static str, Vec<Span>>;
+
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Content {
     Row(Map<String, Value>),
-    /// Name and tokens of each sequence
     #[serde(untagged)]
-    Tokens(BTreeMap<&'static str, Vec<Span>>),
+    Tokens(Sequences),
 }
 
 /// Runs `collimate data inspect`
@@ -122,20 +124,19 @@ pub fn inspect(args: InspectArgs) -> Result<()> {
     let options = ReadOptions { split: args.split.clone(), config: args.dataset_config.clone(), columns };
     let dataset = read_dataset(&path, &options)?;
     let format = Format::of(&dataset, "text")?;
-    let report = match &args.model {
-        Some(name) => {
-            let folder = hub.tokenizer(name, None)?;
-            let tokenizer = Tokenizer::from_folder(&folder)?;
-            tokens(&dataset, format, &tokenizer, max_length(&args, &folder, &tokenizer), args.rows)?
-        }
-        None => {
-            let examples = dataset
-                .rows
-                .iter()
-                .take(args.rows)
-                .map(|row| Example { place: Some(row.place.to_string()), content: Content::Row(row.fields.clone()) });
-            let (examples, summary) = (examples.collect(), summarize(&dataset, format, &[]));
-            Report { files: dataset.files.clone(), summary, account: None, at_max_length: None, examples }
+    let report = if let Some(name) = &args.model {
+        let folder = hub.tokenizer(name, None)?;
+        let tokenizer = Tokenizer::from_folder(&folder)?;
+        tokens(&dataset, format, &tokenizer, max_length(&args, &folder, &tokenizer), args.rows)?
+    } else {
+        let example =
+            |row: &Row| Example { place: Some(row.place.to_string()), content: Content::Row(row.fields.clone()) };
+        Report {
+            files: dataset.files.clone(),
+            summary: summarize(&dataset, format, &[]),
+            account: None,
+            at_max_length: None,
+            examples: dataset.rows.iter().take(args.rows).map(example).collect(),
         }
     };
     let mut output = Output::open();
@@ -157,7 +158,7 @@ fn max_length(args: &InspectArgs, folder: &Path, tokenizer: &Tokenizer) -> usize
 /// Prepares all rows as training would and shows the tokens of the first ones
 fn tokens(dataset: &Dataset, format: Format, tokenizer: &Tokenizer, max_length: usize, rows: usize) -> Result<Report> {
     let limit = Some(max_length);
-    let (lengths, account, shown): (Vec<usize>, RowReport, Vec<BTreeMap<&'static str, Vec<Span>>>) = match format.kind {
+    let (lengths, account, shown): (Vec<usize>, RowReport, Vec<Sequences>) = match format.kind {
         Kind::Preference | Kind::ImplicitPreference => {
             let options = PreferenceOptions { max_length: limit, truncation: Truncation::KeepStart };
             let prepared = preference_examples(dataset, tokenizer, &options)?;

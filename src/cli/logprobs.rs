@@ -67,7 +67,9 @@ pub fn run(args: Args) -> Result<()> {
     if too_long > 0 && args.max_length != Some(max_length) {
         tracing::warn!("cut {too_long} of {} texts to {max_length} tokens, the model's positions", texts.len());
     }
-    sequences.iter_mut().for_each(|ids| ids.truncate(max_length));
+    for ids in &mut sequences {
+        ids.truncate(max_length);
+    }
 
     let model = source.load()?;
     let mut output = Output::open();
