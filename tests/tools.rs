@@ -175,6 +175,16 @@ fn reader_that_leaves_early_is_no_failure() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn full_disk_is_a_failure() {
+    let mut command = program(&["logprobs", "--model", "model", "--texts", "text.jsonl"]);
+    command.stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let outcome = outcome(command);
+    assert!(outcome.stderr.starts_with("error: cannot write `stdout`: "), "{}", outcome.stderr);
+    assert_eq!(outcome.code, Some(1));
+}
+
 /// Trains a few steps and gives the last evaluation of `metrics.jsonl`; the model lies in `folder`
 fn trained(command: &str, data: &str, flags: &[&str], folder: &str) -> Value {
     let common = ["--model_name_or_path", "model", "--eval_strategy", "steps", "--eval_steps", "3", "--max_steps", "3"];
@@ -213,6 +223,28 @@ fn eval_of_a_batch_size_is_what_training_logs() {
             near(number(found, name), number(&logged, &format!("eval_{name}")), 2e-6, &format!("{data}: {name}"));
         }
         assert_eq!((&found["rows"], &found["dropped"]), (&json!(30), &json!(0)));
+    }
+}
+
+#[test]
+fn eval_is_what_trl_logs_in_its_first_step() {
+    // The first step logs what the untrained model says of the first batch, which has two rows
+    for (case, data, extra) in [
+        ("sft_completion", "prompted.jsonl", &[][..]),
+        ("dpo", "preference.jsonl", &["--ref_model", "model", "--beta", "0.3"]),
+    ] {
+        let golden = fs::read(goldens().join(format!("trl/{case}.json"))).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let rows = fs::read_to_string(goldens().join("trl").join(data)).unwrap();
+        let two = rows.lines().take(2).collect::<Vec<_>>().join("\n");
+        let (_folder, path) = file("rows.jsonl", two.as_bytes());
+        let eval = ["eval", "--model", "model", "--dataset_name", &path, "--json"];
+        let found = &collimate(&[&eval[..], extra].concat()).objects()[0];
+        let logged = golden["log"][0].as_object().unwrap();
+        let of_training = ["grad_norm", "learning_rate", "num_tokens", "epoch", "step"];
+        for (name, value) in logged.iter().filter(|(name, _)| !of_training.contains(&name.as_str())) {
+            near(number(found, name), value.as_f64().unwrap(), 1e-6, &format!("{case}: {name}"));
+        }
     }
 }
 
