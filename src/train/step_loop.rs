@@ -8,7 +8,8 @@ use super::session::{Keeper, Session};
 use crate::config::{LrScheduler, Strategy, TrainKeys};
 use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
-use crate::optim::{AdamW, AdamWConfig, Gradients, Moments, Schedule, clip_factor};
+use crate::optim::gradients::{self, clip_factor};
+use crate::optim::{AdamW, AdamWConfig, Moments, Schedule};
 use crate::run::clock::since_process_start;
 use crate::run::{
     Checkpoint, EventWriter, Manifest, Metrics, MetricsWriter, Part, Progress, RunFolder, Signals, Slice, StepClock,
@@ -167,7 +168,7 @@ impl StepLoop<'_> {
     fn step(&mut self, rows: &StepRows) -> Result<()> {
         let step = self.state.step;
         let total: f64 = rows.micro_batches.iter().map(|rows| self.objective.weight(Split::Train, rows)).sum();
-        let mut gradients = Gradients::new(self.objective.model().vars().len());
+        self.objective.model().gradients().reset();
         let (mut loss, mut tokens, mut metrics) = (0.0, 0, Vec::new());
         for (i, rows) in rows.micro_batches.iter().enumerate() {
             if let Some(signal) = self.signals.received() {
@@ -180,24 +181,21 @@ impl StepLoop<'_> {
             loss += finite(&outcome.loss)?;
             let model = self.objective.model();
             self.clock.time(Part::Backward, || -> Result<()> {
-                let mut store = outcome.loss.backward()?;
-                Ok(gradients.accumulate(&mut store, model.vars().iter().map(|(_, var)| var))?)
+                let store = outcome.loss.backward()?;
+                Ok(gradients::collect(model.gradients(), &store, model.vars().iter().map(|(_, var)| var))?)
             })?;
             tokens += outcome.tokens;
             metrics.push(outcome.metrics);
         }
-        if let Some(missing) = gradients.missing().next() {
-            let name = &self.objective.model().vars()[missing].0;
-            return Err(Error::run(format!("parameter `{name}` got no gradient")));
-        }
         let lr = self.keys.learning_rate * self.schedule.factor(step, self.warmup, self.plan.total_steps);
         let begin = std::time::Instant::now();
-        let norm = gradients.norm();
+        let sums = self.objective.model().gradients();
+        let norm = gradients::norm(sums);
         if !norm.is_finite() {
             return Err(Error::run(format!("the gradient's norm is {norm}"))
                 .hint("lower `learning_rate`; the weights before this step are in the checkpoint"));
         }
-        self.optimizer.step(&gradients, lr, clip_factor(norm, self.keys.max_grad_norm))?;
+        self.optimizer.step(sums, lr, clip_factor(norm, self.keys.max_grad_norm))?;
         self.clock.add(Part::Optimizer, begin.elapsed());
 
         let state = &mut self.state;
