@@ -266,6 +266,10 @@ fn create(path: &Path) -> Result<CreatedFolders> {
     if path.exists() {
         return Err(Error::usage(format!("`output_dir` is a file: `{}`", path.display())).hint("name a folder"));
     }
+    if let Some(file) = path.ancestors().find(|above| above.is_file()) {
+        let (path, file) = (path.display(), file.display());
+        return Err(Error::usage(format!("`output_dir` cannot be `{path}`: `{file}` is a file")).hint("name a folder"));
+    }
     let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
     let created = CreatedFolders(missing.map(Path::to_path_buf).collect());
     fs::create_dir_all(path).map_err(|cause| write_error(path, &cause, None))?;

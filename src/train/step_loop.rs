@@ -167,7 +167,7 @@ impl StepLoop<'_> {
             if let Err(error) = self.step(&rows) {
                 return Err(match error.kind() {
                     Kind::Signal(_) => self.stopped(error),
-                    _ => self.failed(error.context(format_args!("step {}", self.state.step + 1))),
+                    _ => error.context(format_args!("step {}", self.state.step + 1)),
                 });
             }
             self.after_step(&rows)?;
@@ -192,7 +192,7 @@ impl StepLoop<'_> {
             let dropout = (!self.keys.disable_dropout).then_some(key);
             let pass = Pass { split: Split::Train, rows, denominator: total, dropout };
             let outcome = self.objective.forward(&pass, &mut self.clock)?;
-            loss += finite(&outcome.loss)?;
+            loss += finite(&outcome.loss).map_err(|error| self.failed(error, step.saturating_sub(1)))?;
             let model = self.objective.model();
             self.clock.time(Part::Backward, || -> Result<()> {
                 let mut store = outcome.loss.backward()?;
@@ -211,7 +211,8 @@ impl StepLoop<'_> {
         if !norm.is_finite() {
             let error = Error::run(format!("the norm of the gradient is {norm}"));
             // The weights gave a finite loss: they are worth keeping
-            return Err(self.stopped(error.hint(LOWER_THE_RATE)));
+            let error = self.stopped(error.hint(LOWER_THE_RATE));
+            return Err(self.failed(error, step));
         }
         self.optimizer.step(&gradients, lr, clip_factor(norm, self.keys.max_grad_norm))?;
         self.clock.add(Part::Optimizer, begin.elapsed());
@@ -290,8 +291,9 @@ impl StepLoop<'_> {
             let denominator = self.objective.weight(Split::Eval, rows);
             let pass = Pass { split: Split::Eval, rows, denominator, dropout: None };
             let outcome = self.objective.forward(&pass, &mut clock).and_then(|o| Ok((finite(&o.loss)?, o.metrics)));
+            let step = self.state.step;
             let (loss, metrics) = outcome.map_err(|error| {
-                self.failed(error.context(format_args!("evaluation after step {}", self.state.step)))
+                self.failed(error.context(format_args!("evaluation after step {step}")), step.saturating_sub(1))
             })?;
             window.add_ratio("loss", loss * rows.len() as f64, rows.len() as f64);
             window.add_all(&metrics);
@@ -333,18 +335,18 @@ impl StepLoop<'_> {
         for (name, var) in self.objective.model().vars() {
             if !var.as_tensor().sum_all()?.to_scalar::<f32>()?.is_finite() {
                 let error = Error::run(format!("step {}: `{name}` is no longer finite", self.state.step));
-                return Err(self.failed(error.hint(LOWER_THE_RATE)));
+                return Err(self.failed(error.hint(LOWER_THE_RATE), self.state.step.saturating_sub(1)));
             }
         }
         Ok(())
     }
 
-    /// Says which checkpoint a run that failed has left. None is written now: these weights gave the failure
-    fn failed(&self, error: Error) -> Error {
-        let newest = self.folder.checkpoints().ok().and_then(|found| found.into_iter().next_back());
+    /// Says which checkpoint is left of a run whose weights were sound up to this step
+    fn failed(&self, error: Error, sound: u64) -> Error {
+        let newest = self.folder.checkpoints().ok().and_then(|found| found.into_iter().rfind(|(at, _)| *at <= sound));
         let Some((_, path)) = newest else { return error };
         let hint = error.hint_text().map_or_else(String::new, |hint| format!("{hint}; "));
-        error.hint(format!("{hint}the newest checkpoint is `{}`", path.display()))
+        error.hint(format!("{hint}the newest checkpoint before that is `{}`", path.display()))
     }
 
     /// A run that is stopped leaves a checkpoint of its last step; `error` says why it ended
