@@ -16,6 +16,7 @@
 //! | [`cli`] | clap and printing |
 
 pub mod error;
+pub mod files;
 
 pub mod algo;
 pub mod cli;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::model::files;
+use crate::files;
 pub use crate::ops::Activation;
 use crate::{Error, Result};
 

@@ -94,9 +94,8 @@ impl AdamW {
         for (i, slot) in self.slots.iter_mut().enumerate() {
             let constants = AdamwConstants { decay: if slot.decays { constants.decay } else { 1.0 }, ..constants };
             let (var, moments) = (&slot.var, &mut slot.moments);
-            let updated = gradients.read(i, |gradient| {
-                var.inplace_op1(&Update { moments: Mutex::new(moments), gradient, constants })
-            });
+            let updated = gradients
+                .read(i, |gradient| var.inplace_op1(&Update { moments: Mutex::new(moments), gradient, constants }));
             let Some(updated) = updated else { bail!("parameter `{}` got no gradient", slot.name) };
             updated?;
         }
