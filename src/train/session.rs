@@ -39,10 +39,6 @@ pub struct Session {
 impl Session {
     /// Claims the run folder, finds the model and reads its config and tokenizer
     pub fn open(keys: TrainKeys, resolved: String, context: &Context) -> Result<Self> {
-        if keys.cache_dir.is_some() {
-            return Err(Error::usage("`cache_dir` is not supported yet: nothing is kept between runs")
-                .hint("leave out `cache_dir`"));
-        }
         if keys.bf16 {
             tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
         }
