@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use collimate::ops::{self, Activation, Dropout, GradientSums, Heads, Ragged, Weight};
+use collimate::ops::{self, Activation, Dropout, GradientSums, Heads, Precision, Ragged, Weight};
 
 /// Reproducible numbers of order 1
 fn numbers(n: usize, seed: u64) -> Vec<f64> {
@@ -206,7 +206,7 @@ fn a_shared_prefix_equals_whole_sequences() {
 
 /// A weight inside candle's graph
 fn tracked(values: &Tensor) -> Weight {
-    Weight { values: values.clone(), sum: None }
+    Weight { values: values.clone(), sum: None, precision: Precision::F32 }
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_head_outside_the_graph_sums_its_gradient_in_place() {
     let grads = loss(&tracked(&w)).backward().unwrap();
     let want: Vec<f32> = grads.get(&w).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     let sums = Arc::new(GradientSums::new(1));
-    let outside = Weight { values: w.as_tensor().detach(), sum: Some((sums.clone(), 0)) };
+    let outside = Weight { values: w.as_tensor().detach(), sum: Some((sums.clone(), 0)), precision: Precision::F32 };
     for passes in 1..3 {
         let again = loss(&outside).backward().unwrap();
         assert_eq!(again.get(&h).unwrap().to_vec2::<f32>().unwrap(), grads.get(&h).unwrap().to_vec2::<f32>().unwrap());

@@ -246,3 +246,42 @@ fn few_rows_are_learnt_by_heart() {
     assert_eq!(number(&dpo[0], "rewards/accuracies"), 0.0);
     assert!(number(end, "rewards/accuracies") == 1.0 && number(end, "loss") < 0.01, "{end:?}");
 }
+
+#[test]
+fn bfloat16_products_stay_near_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["sft_text", "dpo"] {
+        let recipe = case.split('_').next().unwrap();
+        let curve = |bf16: &str| {
+            let out = folder.path().join(format!("{case}-{bf16}"));
+            train(recipe, &out, &["--config", &config(case), "--bf16", bf16]);
+            rows(&out).iter().map(|row| number(row, "loss")).collect::<Vec<_>>()
+        };
+        let (full, rounded) = (curve("false"), curve("true"));
+        if collimate::ops::kernels::bf16::supported() {
+            assert_ne!(full, rounded, "{case}: `bf16` has an effect");
+        }
+        for (step, (full, rounded)) in full.iter().zip(&rounded).enumerate() {
+            // A preference loss near 0 is a difference of large sums; 1 % is of the loss at the start
+            assert!((full - rounded).abs() < 0.01 * full.max(0.7), "{case} step {step}: {rounded}, f32 {full}");
+        }
+    }
+}
+
+#[test]
+fn kept_reference_log_probabilities_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let run = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        train("dpo", &out, &[&["--config", &config("dpo"), "--precompute_ref_log_probs", "true"], more].concat());
+        (bytes(&out.join("model.safetensors")), untimed(&out))
+    };
+    let plain = run("plain", &[]);
+    let caching = ["--cache_dir", text(&cache)];
+    assert_eq!(run("first", &caching), plain);
+    assert_eq!(listing(&cache).len(), 1);
+    assert_eq!(run("second", &caching), plain, "from the file that the first run wrote");
+    run("other", &[&caching[..], &["--max_length", "30"]].concat());
+    assert_eq!(listing(&cache).len(), 2, "other tokens have a file of their own");
+}

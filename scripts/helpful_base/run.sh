@@ -4,7 +4,7 @@
 # DATA holds hh_rlhf_test/ and gpt2_tokenizer/. Needs python3 for the split and about 3 GB of memory.
 # Held-out accuracy and loss curves: OUT/sft/metrics.jsonl, OUT/dpo/metrics.jsonl (rows with eval_), OUT/*/summary.json.
 set -euo pipefail
-data=$1 out=$2 sft_steps=${3:-150} dpo_steps=${4:-80}
+data=$1 out=$2 sft_steps=${3:-60} dpo_steps=${4:-40}
 here=$(cd "$(dirname "$0")" && pwd)
 collimate=${COLLIMATE:-"$here/../../target/release/collimate"}
 
@@ -17,8 +17,8 @@ echo '{"tokenizer_class":"GPT2TokenizerFast","eos_token":"<|endoftext|>","bos_to
 
 "$collimate" sft --model_name_or_path "$out/model" --from_scratch --dataset_name "$out/texts" --output_dir "$out/sft" \
   --max_length 256 --max_steps "$sft_steps" --learning_rate 5e-4 --warmup_steps 10 --lr_scheduler_type cosine \
-  --completion_only_loss false --logging_steps 5 --eval_strategy steps --eval_steps 50 --save_strategy no \
+  --completion_only_loss false --logging_steps 5 --eval_strategy steps --eval_steps 0.5 --save_strategy no \
   --overwrite_output_dir
 "$collimate" dpo --model_name_or_path "$out/sft" --dataset_name "$out/pairs" --output_dir "$out/dpo" \
   --max_length 256 --max_steps "$dpo_steps" --per_device_train_batch_size 4 --learning_rate 2e-5 --warmup_steps 5 \
-  --logging_steps 5 --eval_strategy steps --eval_steps 40 --save_strategy no --overwrite_output_dir
+  --logging_steps 5 --eval_strategy steps --eval_steps 0.5 --save_strategy no --overwrite_output_dir

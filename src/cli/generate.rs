@@ -77,7 +77,7 @@ pub struct Args {
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
     if args.bf16 {
-        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+        tracing::warn!("`bf16` falls back to f32: decoding in bfloat16 is not built yet");
     }
     let folder = Hub::from_env(args.offline)?.model(&args.model, Some(&args.model_revision))?;
     let (model, tokenizer) = (Gpt2::load(&folder)?.detached()?, Tokenizer::from_folder(&folder)?);

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 
+use super::kernels::matmul::Precision;
+
 #[derive(Debug, Default)]
 struct Sum {
     values: Vec<f32>,
@@ -77,4 +79,6 @@ pub struct Weight {
     pub values: Tensor,
     /// The sums, and which of them is this weight's
     pub sum: Option<(Arc<GradientSums>, usize)>,
+    /// Operands of products with it
+    pub precision: Precision,
 }

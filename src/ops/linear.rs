@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
+use super::kernels::matmul::Precision::F32;
 use super::kernels::{buffer, layers};
 use super::{composed, view};
 
@@ -39,7 +40,7 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let ((n, _), (_, o)) = (lx.shape().dims2()?, lw.shape().dims2()?);
         let (x, w, b) = (view::slice("linear", x, lx)?, view::slice("linear", w, lw)?, view::slice("linear", b, lb)?);
-        Ok((CpuStorage::F32(layers::linear(x, w, b)), (n, o).into()))
+        Ok((CpuStorage::F32(layers::linear(x, w, b, F32)), (n, o).into()))
     }
 
     fn bwd(
@@ -54,8 +55,8 @@ impl CustomOp3 for Linear {
         let grad = grad.contiguous()?;
         let (xs, ws, gs) = (view::Values::new(x)?, view::Values::new(w)?, view::Values::new(&grad)?);
         let (mut dw, mut db) = (buffer(i * o), buffer(o));
-        let dx = layers::linear_backward_input(&ws, &gs, o);
-        layers::linear_backward_weight(&xs, &gs, &mut dw, o, false);
+        let dx = layers::linear_backward_input(&ws, &gs, o, F32);
+        layers::linear_backward_weight(&xs, &gs, &mut dw, o, false, F32);
         layers::column_sums(&gs, &mut db, false);
         let device = x.device();
         Ok((

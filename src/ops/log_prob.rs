@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernels::matmul::{Mat, matmul};
+use super::kernels::matmul::{Mat, Precision};
 use super::kernels::{buffer, layers, vector};
 use super::{Weight, composed, view};
 
@@ -68,6 +68,7 @@ pub fn token_log_probs(
         rows: rows.to_vec(),
         targets: targets.to_vec(),
         inverse_temperature: (1.0 / temperature) as f32,
+        precision: w.precision,
         keep: tracked && rows.len() * v <= KEPT,
         saved: saved.clone(),
     };
@@ -96,6 +97,7 @@ struct Head {
     rows: Vec<u32>,
     targets: Vec<u32>,
     inverse_temperature: f32,
+    precision: Precision,
     keep: bool,
     saved: Arc<Mutex<Saved>>,
 }
@@ -146,7 +148,17 @@ impl Head {
     fn logits(&self, hidden: &[f32], w: &[f32], c: usize, logits: &mut Vec<f32>) {
         let (m, v) = (hidden.len() / c, w.len() / c);
         logits.resize(m * v, 0.0);
-        matmul(m, v, c, self.inverse_temperature, Mat::rows(hidden, c), Mat::rows(w, c).t(), logits, v, false);
+        self.precision.matmul(
+            m,
+            v,
+            c,
+            self.inverse_temperature,
+            Mat::rows(hidden, c),
+            Mat::rows(w, c).t(),
+            logits,
+            v,
+            false,
+        );
     }
 
     /// (2, M): log-probabilities, entropies
@@ -192,8 +204,8 @@ impl Head {
             });
             let (d, t, n) = (Mat::rows(&kept, v), self.inverse_temperature, rows.len());
             dx.resize(n * c, 0.0);
-            matmul(n, c, v, t, d, Mat::rows(w, c), &mut dx, c, false);
-            matmul(v, c, n, t, d.t(), Mat::rows(&hidden, c), dw, c, accumulate || first > 0);
+            self.precision.matmul(n, c, v, t, d, Mat::rows(w, c), &mut dx, c, false);
+            self.precision.matmul(v, c, n, t, d.t(), Mat::rows(&hidden, c), dw, c, accumulate || first > 0);
             layers::scatter_rows(&dx, rows, c, &mut dh);
             first += n;
             kept.clear();

@@ -26,6 +26,7 @@ pub use embedding::{check_embedding, embedding};
 pub use gradients::{GradientSums, Weight};
 pub use kernels::attention::Heads;
 pub use kernels::layers::Activation;
+pub use kernels::matmul::Precision;
 pub use kernels::noise::Dropout;
 pub use linear::linear;
 pub use log_prob::{TokenLogProbs, token_log_probs};

@@ -13,12 +13,13 @@ use crate::ops::view::Values;
 use crate::{Error, Result};
 
 /// Changes whenever the same key could stand for other numbers
-const FORMAT: &[u8] = b"reference log-probabilities, f32, 1";
+const FORMAT: &[u8] = b"reference log-probabilities 1";
 const NAME: &str = "log_probs";
 
 /// The cache file for these pairs under this model: its name says the weights, the precision and every token
 pub fn cache_file(cache_dir: &Path, model: &Gpt2, pairs: &[PreferenceExample], batch: usize) -> Result<PathBuf> {
     let mut hash = Sha256::new().chain_update(FORMAT).chain_update((batch as u64).to_le_bytes());
+    hash.update(format!("{:?}", model.precision()));
     hash.update(
         serde_json::to_vec(&model.config().to_map(crate::model::config::Architecture::LmHead)).unwrap_or_default(),
     );

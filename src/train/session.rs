@@ -12,6 +12,8 @@ use crate::model::config::Gpt2Config;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::model::weights::weight_files;
+use crate::ops::Precision;
+use crate::ops::kernels::bf16;
 use crate::run::{Checkpoint, Manifest, OpenMode, PendingRun, Resume, RunFolder, Start};
 use crate::{Error, Result};
 
@@ -39,8 +41,8 @@ pub struct Session {
 impl Session {
     /// Claims the run folder, finds the model and reads its config and tokenizer
     pub fn open(keys: TrainKeys, resolved: String, context: &Context) -> Result<Self> {
-        if keys.bf16 {
-            tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+        if keys.bf16 && !bf16::supported() {
+            tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
         }
         if keys.gradient_checkpointing {
             tracing::info!("`gradient_checkpointing` changes nothing: activations are kept, the result is the same");
@@ -76,11 +78,12 @@ impl Session {
 
     /// The trainable model, as the request names it (a resumed run's weights come later)
     pub fn load_model(&self) -> Result<Gpt2> {
-        if self.keys.from_scratch {
-            Gpt2::from_scratch(self.config.clone(), self.keys.seed)
+        let model = if self.keys.from_scratch {
+            Gpt2::from_scratch(self.config.clone(), self.keys.seed)?
         } else {
-            Gpt2::load(&self.model_folder)
-        }
+            Gpt2::load(&self.model_folder)?
+        };
+        if self.keys.bf16 && bf16::supported() { model.with_precision(Precision::Bf16) } else { Ok(model) }
     }
 
     /// Finds a chat template: a Jinja file, or the folder or id of a tokenizer that has one

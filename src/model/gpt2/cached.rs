@@ -2,6 +2,7 @@
 
 use super::Gpt2;
 use super::block::{Block, Conv1d, Norm};
+use crate::ops::Precision;
 use crate::ops::kernels::attention::{self, CachedRows};
 use crate::ops::kernels::matmul::{Mat, matmul};
 use crate::ops::kernels::{buffer, layers, vector};
@@ -24,7 +25,7 @@ impl<'a> Affine<'a> {
 
     /// (N, I) → (N, O)
     fn linear(&self, x: &[f32]) -> Vec<f32> {
-        layers::linear(x, &self.weight, &self.bias)
+        layers::linear(x, &self.weight, &self.bias, Precision::F32)
     }
 
     fn norm(&self, x: &[f32], eps: f64) -> Vec<f32> {

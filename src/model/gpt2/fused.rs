@@ -7,13 +7,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, Var, bail};
 
 use super::block::{Block, Conv1d, Norm};
 use crate::ops::kernels::attention::{self, Heads};
 use crate::ops::kernels::{buffer, layers};
 use crate::ops::view::{Values, slice};
-use crate::ops::{Activation, Dropout, GradientSums, Ragged};
+use crate::ops::{Activation, Dropout, GradientSums, Precision, Ragged};
 
 /// A layer's weight and bias, and where their gradients go
 #[derive(Clone)]
@@ -22,6 +22,7 @@ struct Layer {
     bias: Tensor,
     sums: Arc<GradientSums>,
     index: [usize; 2],
+    precision: Precision,
 }
 
 impl Layer {
@@ -35,7 +36,7 @@ impl Layer {
 
     fn linear(&self, x: &[f32]) -> Result<Vec<f32>> {
         let (w, b) = self.values()?;
-        Ok(layers::linear(x, &w, &b))
+        Ok(layers::linear(x, &w, &b, self.precision))
     }
 
     /// dx; dW and db go to the sums
@@ -43,10 +44,10 @@ impl Layer {
         let (w, b) = self.values()?;
         let o = b.len();
         self.sums.add_pair(self.index, self.sizes(), |dw, db, accumulate| {
-            layers::linear_backward_weight(x, g, dw, o, accumulate);
+            layers::linear_backward_weight(x, g, dw, o, accumulate, self.precision);
             layers::column_sums(g, db, accumulate);
         });
-        Ok(layers::linear_backward_input(&w, g, o))
+        Ok(layers::linear_backward_input(&w, g, o, self.precision))
     }
 
     fn norm(&self, x: &[f32], eps: f32) -> Result<Vec<f32>> {
@@ -67,8 +68,9 @@ impl Layer {
 /// The fused passes of a model; weights are named by their place in [`super::tensors`]
 pub(super) struct Fused {
     sums: Arc<GradientSums>,
-    /// A variable of one element that gives the graph its root: weights are not part of it
-    root: candle_core::Var,
+    /// One element that gives the graph of a trainable model its root (weights are not part of it); a frozen model has a
+    /// plain tensor here, and no graph
+    root: Tensor,
     wte: Tensor,
     wpe: Tensor,
     blocks: Vec<FusedBlock>,
@@ -91,13 +93,23 @@ struct FusedBlock {
 }
 
 impl Fused {
-    /// `sums` has one place for each weight
-    pub fn new(wte: &Tensor, wpe: &Tensor, blocks: &[Block], ln_f: &Norm, sums: &Arc<GradientSums>) -> Result<Self> {
+    /// `sums` has one place for each weight of a trainable model, and none for a frozen one
+    pub fn new(
+        wte: &Tensor,
+        wpe: &Tensor,
+        blocks: &[Block],
+        ln_f: &Norm,
+        sums: &Arc<GradientSums>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let root = Tensor::zeros(1, DType::F32, wte.device())?;
+        let root = if sums.is_empty() { root } else { Var::from_tensor(&root)?.into_inner() };
         let layer = |weight: &Tensor, bias: &Tensor, at: usize| Layer {
             weight: weight.detach(),
             bias: bias.detach(),
             sums: sums.clone(),
             index: [at, at + 1],
+            precision,
         };
         let norm = |norm: &Norm, at: usize| layer(&norm.weight, &norm.bias, at);
         let conv = |conv: &Conv1d, at: usize| layer(&conv.weight, &conv.bias, at);
@@ -117,7 +129,7 @@ impl Fused {
             }
         });
         Ok(Self {
-            root: candle_core::Var::zeros(1, candle_core::DType::F32, wte.device())?,
+            root,
             wte: wte.detach(),
             wpe: wpe.detach(),
             blocks: fused.collect(),

@@ -18,7 +18,7 @@ use self::fused::Fused;
 use super::config::{Architecture, Gpt2Config};
 use super::weights;
 use crate::ops::kernels::noise::mix;
-use crate::ops::{self, Dropout, GradientSums, Ragged, TokenLogProbs, Weight};
+use crate::ops::{self, Dropout, GradientSums, Precision, Ragged, TokenLogProbs, Weight};
 use crate::{Error, Result};
 
 /// Names and shapes of all tensors of a GPT-2 backbone and, where it is not tied, its head, in transformers' order
@@ -63,9 +63,10 @@ pub struct Gpt2 {
     blocks: Vec<Block>,
     ln_f: Norm,
     lm_head: Weight,
-    /// The hand-written passes of a trainable model
+    /// The hand-written passes; None in the oracle of single operations
     fused: Option<Fused>,
     sums: Arc<GradientSums>,
+    precision: Precision,
 }
 
 impl Gpt2 {
@@ -96,17 +97,16 @@ impl Gpt2 {
             vars.push((name, Var::from_tensor(&tensor)?));
         }
         let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        let mut model = Self::assemble(config, weights)?;
         let sums = Arc::new(GradientSums::new(vars.len()));
-        model.fused = Some(Fused::new(&model.wte, &model.wpe, &model.blocks, &model.ln_f, &sums)?);
-        // The head is the token embedding's weight 0, or the last weight of its own
-        let head = if model.config.tie_word_embeddings { 0 } else { vars.len() - 1 };
-        model.lm_head = Weight { values: model.lm_head.values.detach(), sum: Some((sums.clone(), head)) };
-        (model.vars, model.sums) = (vars, sums);
-        Ok(model)
+        Ok(Self { vars, ..Self::assemble(config, weights, sums, Precision::F32)? })
     }
 
-    fn assemble(config: Gpt2Config, weights: Vec<(String, Tensor)>) -> Result<Self> {
+    fn assemble(
+        config: Gpt2Config,
+        weights: Vec<(String, Tensor)>,
+        sums: Arc<GradientSums>,
+        precision: Precision,
+    ) -> Result<Self> {
         let get = |name: &str| -> Result<Tensor> {
             weights
                 .iter()
@@ -125,15 +125,23 @@ impl Gpt2 {
             .collect::<Result<Vec<_>>>()?;
         let ln_f = norm("transformer.ln_f")?;
         let lm_head = if config.tie_word_embeddings { wte.clone() } else { get("lm_head.weight")? };
-        let lm_head = Weight { values: lm_head, sum: None };
-        let sums = Arc::default();
-        Ok(Self { config, weights, vars: Vec::new(), wte, wpe, blocks, ln_f, lm_head, fused: None, sums })
+        let fused = Some(Fused::new(&wte, &wpe, &blocks, &ln_f, &sums, precision)?);
+        // The head is the token embedding, weight 0, or the last weight
+        let place = if config.tie_word_embeddings { 0 } else { weights.len() - 1 };
+        let sum = (!sums.is_empty()).then(|| (sums.clone(), place));
+        let lm_head = Weight { values: lm_head.detach(), sum, precision };
+        Ok(Self { config, weights, vars: Vec::new(), wte, wpe, blocks, ln_f, lm_head, fused, sums, precision })
+    }
+
+    /// The same model, whose matrix products round their operands as `precision` says; weights stay f32
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        Ok(Self { vars: self.vars, ..Self::assemble(self.config, self.weights, self.sums, precision)? })
     }
 
     /// The same weights in the same memory, without gradients: for evaluation, generation, a reference at the start
     pub fn detached(&self) -> Result<Self> {
         let weights = self.weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
-        Self::assemble(self.config.clone(), weights)
+        Self::assemble(self.config.clone(), weights, Arc::default(), self.precision)
     }
 
     /// A copy of the weights as they are now, without gradients: a reference that training does not move
@@ -143,7 +151,7 @@ impl Gpt2 {
             .iter()
             .map(|(name, tensor)| Ok((name.clone(), tensor.copy()?.detach())))
             .collect::<Result<Vec<_>>>()?;
-        Self::assemble(self.config.clone(), weights)
+        Self::assemble(self.config.clone(), weights, Arc::default(), self.precision)
     }
 
     /// Replaces the weights of a trainable model by those in a folder
@@ -156,6 +164,11 @@ impl Gpt2 {
             }
         }
         Ok(())
+    }
+
+    /// How operands of matrix products are rounded
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Shape and constants
@@ -186,7 +199,12 @@ impl Gpt2 {
     /// A model of the same variables whose passes are made of single operations of candle's graph: the oracle of the
     /// hand-written ones
     pub fn composed(&self) -> Result<Self> {
-        let mut model = Self::assemble(self.config.clone(), self.weights.clone())?;
+        let mut model = Self::assemble(self.config.clone(), self.weights.clone(), Arc::default(), Precision::F32)?;
+        model.fused = None;
+        let head = if model.config.tie_word_embeddings { &self.weights.first() } else { &self.weights.last() };
+        if let Some((_, values)) = head {
+            model.lm_head.values = values.clone();
+        }
         model.vars.clone_from(&self.vars);
         Ok(model)
     }

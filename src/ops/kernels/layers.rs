@@ -8,7 +8,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use candle_core::cpu::erf::erf_f64 as erf;
 use rayon::prelude::*;
 
-use super::matmul::{Mat, matmul};
+use super::matmul::{Mat, Precision};
 use super::{buffer, vector};
 
 /// Rows of one task
@@ -36,27 +36,27 @@ fn part<'a>(x: &'a [f32], i: usize, len: usize, out: &[f32]) -> &'a [f32] {
 }
 
 /// y = xW + b: x (N, I), w (I, O), b (O,) → (N, O)
-pub fn linear(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32> {
     let (i, o) = (w.len() / b.len(), b.len());
     let n = x.len() / i;
     let mut y = buffer(n * o);
     for_blocks(&mut y, ROWS * o, |_, y| y.chunks_mut(o).for_each(|row| row.copy_from_slice(b)));
-    matmul(n, o, i, 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, true);
+    precision.matmul(n, o, i, 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, true);
     y
 }
 
 /// dx = gWᵀ: g (N, O), w (I, O) → (N, I)
-pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize) -> Vec<f32> {
+pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize, precision: Precision) -> Vec<f32> {
     let (i, n) = (w.len() / o, g.len() / o);
     let mut dx = buffer(n * i);
-    matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, false);
+    precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, false);
     dx
 }
 
 /// dW = xᵀg: x (N, I), g (N, O) → dw (I, O)
-pub fn linear_backward_weight(x: &[f32], g: &[f32], dw: &mut [f32], o: usize, accumulate: bool) {
+pub fn linear_backward_weight(x: &[f32], g: &[f32], dw: &mut [f32], o: usize, accumulate: bool, precision: Precision) {
     let (i, n) = (dw.len() / o, g.len() / o);
-    matmul(i, o, n, 1.0, Mat::rows(x, i).t(), Mat::rows(g, o), dw, o, accumulate);
+    precision.matmul(i, o, n, 1.0, Mat::rows(x, i).t(), Mat::rows(g, o), dw, o, accumulate);
 }
 
 /// db = Σ rows of g: g (N, O) → db (O,)

@@ -28,10 +28,41 @@ impl<'a> Mat<'a> {
         Self { data: self.data, row: self.col, col: self.row }
     }
 
-    fn check(&self, rows: usize, cols: usize) {
+    pub(super) fn check(&self, rows: usize, cols: usize) {
         if rows > 0 && cols > 0 {
             let last = (rows - 1) * self.row + (cols - 1) * self.col;
             assert!(last < self.data.len(), "matrix ({rows}, {cols}) outside its slice of {}", self.data.len());
+        }
+    }
+}
+
+/// The number type of a product's operands; sums are f32 in both
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 as it is
+    #[default]
+    F32,
+    /// Rounded to bfloat16, where the processor multiplies it
+    Bf16,
+}
+
+impl Precision {
+    /// [`matmul`], or its bfloat16 counterpart
+    pub fn matmul(
+        self,
+        m: usize,
+        n: usize,
+        k: usize,
+        alpha: f32,
+        a: Mat,
+        b: Mat,
+        c: &mut [f32],
+        c_row: usize,
+        accumulate: bool,
+    ) {
+        match self {
+            Self::F32 => matmul(m, n, k, alpha, a, b, c, c_row, accumulate),
+            Self::Bf16 => super::bf16::matmul(m, n, k, alpha, a, b, c, c_row, accumulate),
         }
     }
 }
