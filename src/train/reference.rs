@@ -42,10 +42,10 @@ pub fn cache_file(cache_dir: &Path, model: &Gpt2, pairs: &[PreferenceExample], b
 /// (chosen, rejected) of each pair from `file`, or from `compute`, whose result is then written there
 pub fn cached(file: &Path, pairs: usize, compute: impl FnOnce() -> Result<Vec<[f32; 2]>>) -> Result<Vec<[f32; 2]>> {
     if let Ok(bytes) = std::fs::read(file) {
-        match decode(&bytes, pairs) {
-            Some(sums) => return Ok(sums),
-            None => tracing::warn!("`{}` is damaged and is computed again", file.display()),
+        if let Some(sums) = decode(&bytes, pairs) {
+            return Ok(sums);
         }
+        tracing::warn!("`{}` is damaged and is computed again", file.display());
     }
     let sums = compute()?;
     let view = TensorView::new(Dtype::F32, vec![pairs, 2], bytemuck::cast_slice(&sums))

@@ -37,10 +37,11 @@ pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512, __m512bh, _mm256_castsi256_si128, _mm512_add_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-        _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+        __m256bh, __m256i, __m512, __m512bh, __m512i, _mm_cvtsi128_si32, _mm256_castsi256_si128, _mm512_add_ps,
+        _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+        _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+        _mm512_storeu_ps, _mm512_storeu_si512,
     };
 
     use rayon::prelude::*;
@@ -168,7 +169,7 @@ mod x86 {
                         let row = |step: usize| {
                             let mask = if step < steps { mask } else { 0 };
                             let x = _mm512_maskz_loadu_ps(mask, data.wrapping_add(step * from.step + v));
-                            _mm512_cvtepu16_epi32(std::mem::transmute(_mm512_cvtneps_pbh(x)))
+                            _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)))
                         };
                         let pair = _mm512_or_si512(row(2 * q), _mm512_slli_epi32(row(2 * q + 1), 16));
                         _mm512_mask_storeu_epi32(to.add(q * W + v).cast(), lane_mask(W - v), pair);
@@ -187,7 +188,7 @@ mod x86 {
                         let high =
                             _mm512_maskz_loadu_ps(lane_mask(left.saturating_sub(16)), data.wrapping_add(base + 16));
                         let both: __m512bh = _mm512_cvtne2ps_pbh(high, low);
-                        _mm512_storeu_si512(lane.as_mut_ptr().cast(), std::mem::transmute::<__m512bh, _>(both));
+                        _mm512_storeu_si512(lane.as_mut_ptr().cast(), std::mem::transmute::<__m512bh, __m512i>(both));
                     } else {
                         for (q, word) in lane.iter_mut().enumerate().take(left.div_ceil(2)) {
                             let at =
@@ -208,10 +209,9 @@ mod x86 {
     /// One number as bfloat16 bits, by the same instruction as the vectors
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn round(x: f32) -> u32 {
-        let half: std::arch::x86_64::__m256i =
-            // SAFETY: both are 256 plain bits
-            unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_set1_ps(x))) };
-        (std::arch::x86_64::_mm_cvtsi128_si32(_mm256_castsi256_si128(half)) & 0xffff) as u32
+        // SAFETY: both are 256 plain bits
+        let half = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_set1_ps(x))) };
+        (_mm_cvtsi128_si32(_mm256_castsi256_si128(half)) & 0xffff) as u32
     }
 
     /// The first `n` of 16 lanes
