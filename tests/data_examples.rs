@@ -83,6 +83,10 @@ fn rows_against_the_format_are_errors_with_their_line() {
     let mixed = json!({"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"});
     let message = preference_error(&[mixed]).message().to_string();
     assert!(message.contains("`prompt` is a list, but the other columns and rows hold texts"), "{message}");
+    let implicit = json!({"chosen": "a b", "rejected": "a c"});
+    let explicit = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+    let message = preference_error(&[implicit, explicit]).message().to_string();
+    assert!(message.ends_with(".jsonl:2: has a `prompt`, which the first row lacks"), "{message}");
 }
 
 #[test]

@@ -128,6 +128,23 @@ fn faults_are_usage_errors_with_place() {
 }
 
 #[test]
+fn no_damage_to_a_parquet_file_is_a_panic() {
+    let whole =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data/rows.none.parquet")).unwrap();
+    let folder = Folder::new();
+    let mut refused = 0;
+    for at in (0..whole.len()).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        if let Err(error) = read(&folder.write("damaged.parquet", bytes)) {
+            assert_eq!(error.exit_code(), 2);
+            refused += 1;
+        }
+    }
+    assert!(refused > whole.len() / 6, "{refused}");
+}
+
+#[test]
 fn folders_are_read_by_split() {
     let folder = Folder::new();
     folder.write("data/train-00001-of-00002.jsonl", "{\"text\": \"second\"}");

@@ -123,6 +123,15 @@ fn special_tokens_come_from_the_files_in_transformers_order() {
 }
 
 #[test]
+fn the_configuration_decides_over_a_first_space_for_gpt2() {
+    let folder = tiny_copy("");
+    let config = json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true});
+    std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let (spaced, plain) = (Tokenizer::from_folder(folder.path()).unwrap(), Tokenizer::from_folder(&tiny()).unwrap());
+    assert_eq!(spaced.encode("sky").unwrap(), plain.encode(" sky").unwrap());
+}
+
+#[test]
 fn chat_templates_are_found_in_every_form() {
     let folder = tiny_copy("chat_template.jinja");
     let config = folder.path().join("tokenizer_config.json");

@@ -1,8 +1,17 @@
 //! `collimate generate`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use super::args::{count, non_negative, positive, share};
+use super::output::Output;
+use crate::data::{Place, ReadOptions, Tokenizer, read_dataset};
+use crate::model::files::write_bytes;
+use crate::model::gpt2::Gpt2;
+use crate::model::hub::Hub;
+use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate};
+use crate::run::clock::peak_rss_mb;
 use crate::{Error, Result};
 
 /// Completions of prompts
@@ -66,6 +75,127 @@ pub struct Args {
 }
 
 /// Runs the command
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::run("`generate` is not part of this build"))
+pub fn run(args: Args) -> Result<()> {
+    if args.bf16 {
+        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+    }
+    let folder = Hub::from_env(args.offline)?.model(&args.model, Some(&args.model_revision))?;
+    let (model, tokenizer) = (Gpt2::load(&folder)?.detached()?, Tokenizer::from_folder(&folder)?);
+    let texts = prompts(&args)?;
+    let mut ids = Vec::with_capacity(texts.len());
+    for (text, place) in &texts {
+        ids.push(encode(text, &tokenizer, &model).map_err(|error| match place {
+            Some(place) => error.context(place),
+            None => error,
+        })?);
+    }
+    let options = Options {
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            min_p: args.min_p,
+            repetition_penalty: args.repetition_penalty,
+        },
+        max_new_tokens: args.max_new_tokens,
+        per_prompt: args.num_return_sequences,
+        batch_size: args.batch_size,
+        seed: args.seed,
+        stop: if args.ignore_eos { Vec::new() } else { stop_tokens(&folder, &tokenizer, &model) },
+    };
+    let output = generate(&model, &ids, &options)?;
+    let mut out = Output::open();
+    for completion in &output.completions {
+        let prompt = &texts[completion.prompt].0;
+        let text = tokenizer.decode(&completion.ids, true)?;
+        if args.json {
+            let finish = match completion.finish {
+                Finish::Stop => "stop",
+                Finish::Length => "length",
+            };
+            let line = json!({
+                "prompt": prompt, "completion": text, "token_ids": completion.ids, "finish_reason": finish,
+            });
+            out.line(&line.to_string())?;
+        } else {
+            out.line(&format!("{prompt}{text}"))?;
+        }
+    }
+    out.flush()?;
+    match &args.metrics {
+        Some(path) => write_metrics(path, &output),
+        None => Ok(()),
+    }
+}
+
+/// Prompts with the line of the file that they come from
+fn prompts(args: &Args) -> Result<Vec<(String, Option<Place>)>> {
+    let Some(path) = &args.prompts else {
+        return Ok(args.prompt.iter().map(|prompt| (prompt.clone(), None)).collect());
+    };
+    let rows = read_dataset(path, &ReadOptions::default())?.rows;
+    rows.into_iter()
+        .map(|row| match row.fields.get("prompt") {
+            Some(Value::String(prompt)) => Ok((prompt.clone(), Some(row.place))),
+            Some(other) => Err(Error::usage(format!("{}: `prompt` must be text, got `{other}`", row.place))),
+            None => Err(Error::usage(format!("{}: the row has no `prompt`", row.place))
+                .hint("each line is an object such as `{\"prompt\": \"Once upon a time\"}`")),
+        })
+        .collect()
+}
+
+/// An empty prompt begins with the token that begins a text, as in transformers
+fn encode(text: &str, tokenizer: &Tokenizer, model: &Gpt2) -> Result<Vec<u32>> {
+    let config = model.config();
+    let mut ids = tokenizer.encode(text)?;
+    if ids.is_empty() {
+        let begin = tokenizer.bos_id().or(config.bos_token_id).or(tokenizer.eos_id());
+        ids.push(
+            begin.ok_or_else(|| Error::usage("the prompt is empty, and the model has no token that begins a text"))?,
+        );
+    }
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+        return Err(Error::usage(format!(
+            "the tokenizer makes token {id}, and the model has only {} tokens",
+            config.vocab_size
+        ))
+        .hint("the tokenizer belongs to another model"));
+    }
+    if ids.len() >= config.n_positions {
+        return Err(Error::usage(format!(
+            "the prompt has {} tokens, which leaves no room in the model's {} positions",
+            ids.len(),
+            config.n_positions
+        )));
+    }
+    Ok(ids)
+}
+
+/// Tokens that end a text, by the tokenizer, the model's config and its sampling defaults
+fn stop_tokens(folder: &Path, tokenizer: &Tokenizer, model: &Gpt2) -> Vec<u32> {
+    let mut stop: Vec<u32> =
+        tokenizer.eos_id().into_iter().chain(model.config().eos_token_ids.iter().copied()).collect();
+    let defaults = std::fs::read(folder.join("generation_config.json")).unwrap_or_default();
+    match serde_json::from_slice::<Value>(&defaults).unwrap_or_default().get("eos_token_id") {
+        Some(Value::Number(id)) => stop.extend(id.as_u64().map(|id| id as u32)),
+        Some(Value::Array(ids)) => stop.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32)),
+        _ => {}
+    }
+    stop.sort_unstable();
+    stop.dedup();
+    stop
+}
+
+fn write_metrics(path: &Path, output: &GeneratedOutput) -> Result<()> {
+    let tokens: usize = output.completions.iter().map(|completion| completion.ids.len()).sum();
+    let (prefill, decode) = (output.times.prefill.as_secs_f64(), output.times.decode.as_secs_f64());
+    let metrics = json!({
+        "rows": output.completions.len(),
+        "tokens": tokens,
+        "time/prefill": prefill,
+        "time/decode": decode,
+        "tokens_per_second": tokens as f64 / (prefill + decode),
+        "peak_rss_mb": peak_rss_mb(),
+    });
+    write_bytes(path, format!("{metrics}\n").as_bytes())
 }

@@ -97,6 +97,11 @@ impl Format {
     /// Refuses a row of another format than the dataset's
     pub(super) fn check(self, row: &Row, text_field: &str) -> Result<()> {
         if serves(row, self.kind, text_field) {
+            // Left unsaid, a prompt that only later rows have would be passed over
+            if self.kind == Kind::ImplicitPreference && present(row, "prompt") {
+                return Err(Error::usage(format!("{}: has a `prompt`, which the first row lacks", row.place))
+                    .hint("give each row a `prompt`, or none"));
+            }
             return Ok(());
         }
         let found: Vec<&str> =

@@ -1,6 +1,7 @@
 //! Rows of a Parquet file through the record interface: nested lists and structs included, Arrow left out.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,25 +15,41 @@ use crate::error::{Error, Result};
 
 /// Hands over every row; the place counts rows from 1
 pub(super) fn read(path: &Path, file: &Arc<str>, sink: &mut Sink<'_>) -> Result<()> {
-    let damaged = |e: ::parquet::errors::ParquetError| {
-        Error::usage(format!("`{file}` is not a readable Parquet file: {e}"))
-            .hint("known compressions are none, snappy, gzip and zstd")
+    let damaged = |cause: String| {
+        Error::usage(format!("`{file}` is not a readable Parquet file: {cause}"))
+            .hint("known compressions are none, snappy, gzip and zstd; fetch a damaged file again")
     };
     let input = File::open(path).map_err(|e| Error::read(path, e))?;
-    let reader = SerializedFileReader::new(input).map_err(damaged)?;
-    let rows = reader.get_row_iter(None).map_err(damaged)?;
-    for (index, row) in rows.enumerate() {
-        let place = Place { file: file.clone(), line: index + 1 };
-        let row = row.map_err(|e| {
-            Error::usage(format!("{place}: cannot read the row: {e}")).hint("the file may be damaged; fetch it again")
-        })?;
+    let reader = guarded(|| SerializedFileReader::new(input)).map_err(damaged)?;
+    let mut rows = guarded(|| reader.get_row_iter(None)).map_err(damaged)?;
+    let mut read = 0;
+    while let Some(row) = guarded(|| rows.next().transpose()).map_err(|cause| {
+        Error::usage(format!("{file}:{}: cannot read the row: {cause}", read + 1)).hint("fetch the file again")
+    })? {
+        read += 1;
+        let place = Place { file: file.clone(), line: read };
         let fields = object(row).map_err(|column| {
             Error::usage(format!("{place}: column `{column}` holds bytes that are not text"))
                 .hint("leave that column out when writing the file")
         })?;
         sink(Row { fields, place })?;
     }
+    let promised = reader.metadata().file_metadata().num_rows();
+    if read as i64 != promised {
+        return Err(damaged(format!("expected {promised} rows, found {read}")));
+    }
     Ok(())
+}
+
+/// Runs a step of the Parquet reader, which panics on some damaged files
+fn guarded<T>(step: impl FnOnce() -> ::parquet::errors::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            Err(text.or_else(|| panic.downcast_ref().copied()).unwrap_or("the reader gave up").to_string())
+        }
+    }
 }
 
 /// The row as JSON, or the name of the column that has no such form

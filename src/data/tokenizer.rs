@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, PreTokenizerWrapper};
 
 use super::template::ChatTemplate;
 use super::tokenizer_files::{SPECIAL, SideFiles, gpt2_json};
@@ -242,7 +242,15 @@ fn load(folder: &Path, files: &SideFiles) -> Result<tokenizers::Tokenizer> {
     let path = folder.join("tokenizer.json");
     if path.exists() {
         let bytes = std::fs::read(&path).map_err(|e| Error::read(&path, e))?;
-        return tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| damaged(&path, e));
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| damaged(&path, e))?;
+        // transformers builds GPT-2's pre-tokeniser from the configuration, whatever `tokenizer.json` says
+        if let (true, Some(space)) = (files.is_gpt2(), flag("add_prefix_space"))
+            && let Some(PreTokenizerWrapper::ByteLevel(byte_level)) = tokenizer.get_pre_tokenizer()
+        {
+            let byte_level = byte_level.add_prefix_space(space);
+            tokenizer.with_pre_tokenizer(Some(byte_level));
+        }
+        return Ok(tokenizer);
     }
     for (vocab, merges) in VOCAB_AND_MERGES {
         let (vocab, merges) = (folder.join(vocab), folder.join(merges));

@@ -54,6 +54,12 @@ impl SideFiles {
         Ok(files)
     }
 
+    /// Whether transformers would take its class for GPT-2, as it does for a GPT-2 model that names no class
+    pub(super) fn is_gpt2(&self) -> bool {
+        let class = self.config.get("tokenizer_class").and_then(Value::as_str);
+        class.unwrap_or("GPT2Tokenizer").starts_with("GPT2")
+    }
+
     fn read_special(&mut self, folder: &Path) -> Result<()> {
         let mut found = self.config.clone();
         if let Some(Value::Object(decoder)) = self.config.get("added_tokens_decoder") {
@@ -73,12 +79,11 @@ impl SideFiles {
                 self.added.extend(tokens.into_iter().filter_map(|(_, token)| added_token(&Value::from(token), false)));
             }
         }
-        let class = self.config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("GPT2Tokenizer");
         for name in SPECIAL {
             let token = match found.get(name) {
                 Some(token) => added_token(token, true),
                 // The class's own defaults, which the configuration leaves unsaid
-                None if class.starts_with("GPT2") && matches!(name, "bos_token" | "eos_token" | "unk_token") => {
+                None if self.is_gpt2() && matches!(name, "bos_token" | "eos_token" | "unk_token") => {
                     added_token(&Value::from(GPT2_DEFAULT), true)
                 }
                 None => None,

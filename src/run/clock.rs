@@ -17,6 +17,13 @@ pub fn since_process_start() -> f64 {
     PROCESS_START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
+/// Largest resident memory of this process so far, in MB; None where the system does not say
+pub fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<f64>().ok().map(|kb| kb / 1024.0)
+}
+
 /// A part of a step
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]

@@ -1,0 +1,213 @@
+//! Batched generation: finished sequences leave the batch, waiting prompts take their place.
+
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::sampling::{Sampling, uniform};
+use crate::model::gpt2::Gpt2;
+use crate::model::gpt2::cached::{Decoder, NewTokens};
+use crate::{Error, Result};
+
+/// What to generate
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How tokens are chosen
+    pub sampling: Sampling,
+    /// Most tokens of a completion, an end-of-text token included
+    pub max_new_tokens: usize,
+    /// Completions of each prompt
+    pub per_prompt: usize,
+    /// Sequences in the cache at a time
+    pub batch_size: usize,
+    /// Seed of the draws
+    pub seed: u64,
+    /// Tokens that end a completion
+    pub stop: Vec<u32>,
+}
+
+/// Why a completion ended
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token was drawn; it is the last token
+    Stop,
+    /// The limit, or the model's last position, was reached
+    Length,
+}
+
+/// A completion
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Index of its prompt
+    pub prompt: usize,
+    /// Its tokens
+    pub ids: Vec<u32>,
+    /// Log-probability of each token under the distribution that it was drawn from
+    pub log_probs: Vec<f32>,
+    /// Why it ended
+    pub finish: Finish,
+}
+
+/// Where the time went
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Running prompts
+    pub prefill: Duration,
+    /// Drawing tokens and running them
+    pub decode: Duration,
+}
+
+/// Completions in the order of the prompts, those of one prompt together
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The completions
+    pub completions: Vec<Completion>,
+    /// Where the time went
+    pub times: Times,
+}
+
+/// A sequence in the batch
+struct Active {
+    request: usize,
+    slot: usize,
+    /// Prompt and completion so far
+    tokens: Vec<u32>,
+    completion: Completion,
+}
+
+/// Samples completions; what a request draws depends on its seed and index alone, not on the batch
+///
+/// # Errors
+/// An empty prompt, or one that leaves no position for a token
+pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result<Output> {
+    let positions = model.config().n_positions;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    if let Some(i) = prompts.iter().position(|prompt| prompt.is_empty() || prompt.len() >= positions) {
+        return Err(Error::usage(format!(
+            "prompt {} has {} tokens; the model takes 1 to {}",
+            i + 1,
+            prompts[i].len(),
+            positions - 1
+        )));
+    }
+    let requests = prompts.len() * options.per_prompt;
+    let slots = options.batch_size.clamp(1, requests.max(1));
+    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions))?;
+    let mut run = Run {
+        prompts,
+        options,
+        positions,
+        vocab: model.config().vocab_size,
+        done: (0..requests).map(|_| None).collect(),
+        active: Vec::new(),
+        free: (0..slots).rev().collect(),
+        waiting: 0,
+        times: Times::default(),
+    };
+    let mut logits = Vec::new();
+    loop {
+        run.admit(&mut decoder, &mut logits)?;
+        if run.active.is_empty() {
+            break;
+        }
+        let begin = Instant::now();
+        run.draw(&mut logits);
+        let new: Vec<NewTokens> = run
+            .active
+            .iter()
+            .map(|a| NewTokens { slot: a.slot, ids: a.tokens.last().copied().into_iter().collect() })
+            .collect();
+        logits = if new.is_empty() { Vec::new() } else { decoder.forward(&new)? };
+        run.times.decode += begin.elapsed();
+    }
+    Ok(Output { completions: run.done.into_iter().flatten().collect(), times: run.times })
+}
+
+struct Run<'a> {
+    prompts: &'a [Vec<u32>],
+    options: &'a Options,
+    positions: usize,
+    vocab: usize,
+    done: Vec<Option<Completion>>,
+    active: Vec<Active>,
+    free: Vec<usize>,
+    /// The next request that has not begun
+    waiting: usize,
+    times: Times,
+}
+
+impl Run<'_> {
+    /// Runs the prompts of waiting requests into free slots; appends their logits
+    fn admit(&mut self, decoder: &mut Decoder<'_>, logits: &mut Vec<f32>) -> Result<()> {
+        if self.options.max_new_tokens == 0 {
+            while self.waiting < self.done.len() {
+                self.done[self.waiting] = Some(self.begin(self.waiting));
+                self.waiting += 1;
+            }
+            return Ok(());
+        }
+        let begin = Instant::now();
+        let (mut new, mut sources) = (Vec::new(), Vec::new());
+        let first = self.active.len();
+        while self.waiting < self.done.len()
+            && let Some(slot) = self.free.pop()
+        {
+            let request = self.waiting;
+            self.waiting += 1;
+            decoder.clear(slot);
+            let completion = self.begin(request);
+            let prompt = &self.prompts[completion.prompt];
+            // Requests of one prompt that begin together share its run
+            let shared = self.active[first..].iter().position(|a| a.completion.prompt == completion.prompt);
+            sources.push(if let Some(at) = shared {
+                sources[at]
+            } else {
+                new.push(NewTokens { slot, ids: prompt.clone() });
+                new.len() - 1
+            });
+            self.active.push(Active { request, slot, tokens: prompt.clone(), completion });
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let fresh = decoder.forward(&new)?;
+        for (active, source) in self.active[first..].iter().zip(sources) {
+            if active.slot != new[source].slot {
+                decoder.copy(new[source].slot, active.slot);
+            }
+            logits.extend_from_slice(&fresh[source * self.vocab..][..self.vocab]);
+        }
+        self.times.prefill += begin.elapsed();
+        Ok(())
+    }
+
+    fn begin(&self, request: usize) -> Completion {
+        let prompt = request / self.options.per_prompt;
+        Completion { prompt, ids: Vec::new(), log_probs: Vec::new(), finish: Finish::Length }
+    }
+
+    /// Draws a token for every active sequence; finished ones leave
+    fn draw(&mut self, logits: &mut [f32]) {
+        let options = self.options;
+        self.active.par_iter_mut().zip(logits.par_chunks_mut(self.vocab)).for_each(|(active, logits)| {
+            let u = uniform(options.seed, active.request as u64, active.completion.ids.len() as u64);
+            let choice = options.sampling.choose(logits, &active.tokens, u);
+            active.tokens.push(choice.id);
+            active.completion.ids.push(choice.id);
+            active.completion.log_probs.push(choice.log_prob);
+        });
+        let positions = self.positions;
+        let (done, free) = (&mut self.done, &mut self.free);
+        self.active.retain_mut(|active| {
+            let stopped = active.completion.ids.last().is_some_and(|id| options.stop.contains(id));
+            let full = active.completion.ids.len() >= options.max_new_tokens || active.tokens.len() >= positions;
+            if !stopped && !full {
+                return true;
+            }
+            active.completion.finish = if stopped { Finish::Stop } else { Finish::Length };
+            done[active.request] = Some(active.completion.clone());
+            free.push(active.slot);
+            false
+        });
+    }
+}
