@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 
 SEED = 20250914
-CORPUS_TEXTS = 2000
+CORPUS_TEXTS = {"corpus": 2000, "corpus.test": 200}
 SFT_ROWS = {"train": 600, "test": 100}
 PREFERENCE_ROWS = {"train": 640, "test": 256}
 # Bradley-Terry: P(a is chosen over b) = sigmoid((gold(a) - gold(b)) / TEMPERATURE)
@@ -354,15 +354,24 @@ class Writer:
         return self.fill(f"The {thing} was in the news in {{month}}. {body}")
 
 
-def unique_rows(count, draw, key):
-    """`count` rows no two of which are the same."""
-    rows, seen = [], set()
+def unique_rows(count, draw, key, seen=()):
+    """`count` rows no two of which are the same, and none of which is among `seen`."""
+    rows, seen = [], set(seen)
     while len(rows) < count:
         row = draw()
         if key(row) not in seen:
             seen.add(key(row))
             rows.append(row)
     return rows
+
+
+def corpora():
+    """Training texts and held-out texts."""
+    found = {}
+    for name, count in CORPUS_TEXTS.items():
+        known = [text for texts in found.values() for text in texts]
+        found[name] = unique_rows(count, Writer(name).corpus_text, key=lambda text: text, seen=known)
+    return found
 
 
 def sft_rows(split, count):
@@ -431,9 +440,8 @@ def main():
     check_grammar()
     with open(folder / "lexicon.json", "w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(LEXICON, indent=2) + "\n")
-    writer = Writer("corpus")
-    texts = unique_rows(CORPUS_TEXTS, writer.corpus_text, key=lambda text: text)
-    write_lines(folder / "corpus.jsonl", ({"text": text} for text in texts))
+    for name, texts in corpora().items():
+        write_lines(folder / f"{name}.jsonl", ({"text": text} for text in texts))
     for split, count in SFT_ROWS.items():
         write_lines(folder / f"sft.{split}.jsonl", sft_rows(split, count))
     for split, count in PREFERENCE_ROWS.items():

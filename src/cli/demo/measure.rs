@@ -1,0 +1,181 @@
+//! What the demo measures of a model: perplexity, ranking of pairs, and the sentiment of what it writes.
+
+use std::path::Path;
+
+use crate::data::{
+    LmExample, LmOptions, PreferenceExample, PreferenceOptions, ReadOptions, Tokenizer, lm_examples,
+    preference_examples, read_dataset,
+};
+use crate::model::gpt2::Gpt2;
+use crate::reward::Lexicon;
+use crate::rollout::{Finish, Options, Sampling, generate};
+use crate::train::collate::Batch;
+use crate::{Error, Result};
+
+/// Rows of one forward pass
+const BATCH: usize = 16;
+/// Samples of each prompt
+const PER_PROMPT: usize = 2;
+
+/// Held-out rows as tokens, and prompts
+pub(super) struct HeldOut {
+    texts: Vec<LmExample>,
+    pairs: Vec<PreferenceExample>,
+    /// Prompts to write from
+    pub prompts: Vec<String>,
+    prompt_ids: Vec<Vec<u32>>,
+    tokenizer: Tokenizer,
+    /// Share of pairs whose label is the order of their gold scores: nobody who knows only the gold score does better
+    pub gold_accuracy: f64,
+}
+
+/// What a model wrote
+pub(super) struct Sample {
+    pub text: String,
+    pub gold: f64,
+    /// Ended by itself, within the limit
+    pub ended: bool,
+}
+
+/// Figures of one model
+pub(super) struct Figures {
+    /// exp of the mean negative log-likelihood of held-out reviews, a token
+    pub perplexity: f64,
+    /// log p of (chosen, rejected) for each held-out pair
+    pub log_probs: Vec<[f64; 2]>,
+    /// Those of each prompt together
+    pub samples: Vec<Sample>,
+}
+
+impl HeldOut {
+    /// Reads the test splits in `data`, in the tokens of the model in `model`
+    pub fn read(data: &Path, model: &Path, prompts: usize, lexicon: &Lexicon) -> Result<Self> {
+        let tokenizer = Tokenizer::from_folder(model)?;
+        let texts = read_dataset(&data.join("sft.test.jsonl"), &ReadOptions::default())?;
+        let pairs = read_dataset(&data.join("preferences.test.jsonl"), &ReadOptions::default())?;
+        let text = |row: &crate::data::Row, column: &str| {
+            row.fields.get(column).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+        };
+        let mut different = Vec::new();
+        for row in &pairs.rows {
+            let prompt = text(row, "prompt");
+            if different.len() < prompts && !different.contains(&prompt) {
+                different.push(prompt);
+            }
+        }
+        let agrees =
+            pairs.rows.iter().filter(|row| lexicon.score(&text(row, "chosen")) > lexicon.score(&text(row, "rejected")));
+        Ok(Self {
+            gold_accuracy: agrees.count() as f64 / pairs.rows.len() as f64,
+            texts: lm_examples(&texts, &tokenizer, &LmOptions::default())?.examples,
+            pairs: preference_examples(&pairs, &tokenizer, &PreferenceOptions::default())?.examples,
+            prompt_ids: tokenizer.encode_batch(&different)?,
+            prompts: different,
+            tokenizer,
+        })
+    }
+
+    /// Samples of a prompt, by its index
+    pub fn samples_of<'f>(&self, figures: &'f Figures, prompt: usize) -> &'f [Sample] {
+        &figures.samples[prompt * PER_PROMPT..(prompt + 1) * PER_PROMPT]
+    }
+
+    /// Measures the model in a folder
+    pub fn measure(&self, folder: &Path, lexicon: &Lexicon, seed: u64) -> Result<Figures> {
+        let model = Gpt2::load(folder)?.detached()?;
+        Ok(Figures {
+            perplexity: self.perplexity(&model)?,
+            log_probs: self.log_probs(&model)?,
+            samples: self.samples(&model, lexicon, seed)?,
+        })
+    }
+
+    fn perplexity(&self, model: &Gpt2) -> Result<f64> {
+        let (mut sum, mut count) = (0.0, 0);
+        for texts in self.texts.chunks(BATCH) {
+            let log_probs = token_log_probs(model, &Batch::of_texts(texts)?)?;
+            sum += log_probs.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>();
+            count += log_probs.len();
+        }
+        Ok((-sum / count as f64).exp())
+    }
+
+    fn log_probs(&self, model: &Gpt2) -> Result<Vec<[f64; 2]>> {
+        let mut all = Vec::with_capacity(self.pairs.len());
+        for pairs in self.pairs.chunks(BATCH) {
+            let batch = Batch::of_pairs(pairs)?;
+            let log_probs = token_log_probs(model, &batch)?;
+            let mut rest = log_probs.as_slice();
+            let mut sums = Vec::with_capacity(batch.counts.len());
+            for &count in &batch.counts {
+                let (sequence, others) = rest.split_at(count);
+                sums.push(sequence.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>());
+                rest = others;
+            }
+            let (chosen, rejected) = sums.split_at(pairs.len());
+            all.extend(chosen.iter().zip(rejected).map(|(chosen, rejected)| [*chosen, *rejected]));
+        }
+        Ok(all)
+    }
+
+    fn samples(&self, model: &Gpt2, lexicon: &Lexicon, seed: u64) -> Result<Vec<Sample>> {
+        let stop =
+            self.tokenizer.eos_id().ok_or_else(|| Error::run("the demo's tokenizer has no end-of-text token"))?;
+        let options = Options {
+            sampling: Sampling::default(),
+            max_new_tokens: 100,
+            per_prompt: PER_PROMPT,
+            batch_size: 64,
+            seed,
+            stop: vec![stop],
+        };
+        let completions = generate(model, &self.prompt_ids, &options)?.completions;
+        let sample = |completion: crate::rollout::Completion| {
+            let text = self.tokenizer.decode(&completion.ids, true)?;
+            let text = text.trim().to_owned();
+            Ok(Sample { gold: lexicon.score(&text), ended: completion.finish == Finish::Stop, text })
+        };
+        completions.into_iter().map(sample).collect()
+    }
+}
+
+impl Figures {
+    /// Share of pairs whose chosen side is the likelier one
+    pub fn accuracy(&self) -> f64 {
+        accuracy(self.log_probs.iter().map(|[chosen, rejected]| chosen - rejected))
+    }
+
+    /// Share of pairs whose chosen side has the larger implicit reward β·log(π/π_ref); β does not matter to the order
+    pub fn implicit_accuracy(&self, reference: &Self) -> f64 {
+        let pairs = self.log_probs.iter().zip(&reference.log_probs);
+        accuracy(pairs.map(|(policy, reference)| (policy[0] - reference[0]) - (policy[1] - reference[1])))
+    }
+
+    /// Mean gold score of the samples, and its standard error
+    pub fn gold(&self) -> (f64, f64) {
+        let n = self.samples.len() as f64;
+        let mean = self.samples.iter().map(|sample| sample.gold).sum::<f64>() / n;
+        let squares = self.samples.iter().map(|sample| (sample.gold - mean).powi(2)).sum::<f64>();
+        (mean, (squares / (n - 1.0) / n).sqrt())
+    }
+
+    /// Share of samples that ended by themselves
+    pub fn ended(&self) -> f64 {
+        self.samples.iter().filter(|sample| sample.ended).count() as f64 / self.samples.len() as f64
+    }
+
+    /// Different samples
+    pub fn different(&self) -> usize {
+        self.samples.iter().map(|sample| &sample.text).collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
+fn accuracy(margins: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = margins.len() as f64;
+    margins.filter(|margin| *margin > 0.0).count() as f64 / n
+}
+
+fn token_log_probs(model: &Gpt2, batch: &Batch) -> Result<Vec<f32>> {
+    let hidden = model.hidden(&batch.ids, &batch.layout, None)?; // (N, C)
+    Ok(model.token_log_probs(&hidden, &batch.rows, &batch.targets, 1.0)?.log_probs.to_vec1()?)
+}
