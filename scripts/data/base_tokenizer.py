@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-VOCAB_SIZE = 768
+VOCAB_SIZE = 1024
 END, PAD = "<|endoftext|>", "<|pad|>"
 REVIEWS = Path(__file__).resolve().parents[2] / "data" / "reviews"
 

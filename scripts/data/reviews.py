@@ -1,6 +1,6 @@
 """Writes data/reviews: lexicon, corpus, fine-tuning rows and preference pairs about everyday things.
 
-    python3 scripts/data/reviews.py [--output_dir data/reviews]
+    python3 scripts/data/reviews.py [--output_dir data/reviews] [--corpus_texts 1600]
 
 Python's standard library only, and a fixed seed: the same bytes each time. What the files are for, and how the gold
 score is defined, is told in data/README.md.
@@ -13,7 +13,7 @@ import random
 from pathlib import Path
 
 SEED = 20250914
-CORPUS_TEXTS = {"corpus": 2000, "corpus.test": 200}
+CORPUS_TEXTS = {"train": 1600, "test": 200}
 SFT_ROWS = {"train": 600, "test": 100}
 PREFERENCE_ROWS = {"train": 640, "test": 256}
 # Bradley-Terry: P(a is chosen over b) = sigmoid((gold(a) - gold(b)) / TEMPERATURE)
@@ -365,13 +365,10 @@ def unique_rows(count, draw, key, seen=()):
     return rows
 
 
-def corpora():
-    """Training texts and held-out texts."""
-    found = {}
-    for name, count in CORPUS_TEXTS.items():
-        known = [text for texts in found.values() for text in texts]
-        found[name] = unique_rows(count, Writer(name).corpus_text, key=lambda text: text, seen=known)
-    return found
+def corpora(count):
+    """Held-out texts, and `count` texts to train on; fewer are the first of more."""
+    test = unique_rows(CORPUS_TEXTS["test"], Writer("corpus.test").corpus_text, key=str)
+    return {"corpus": unique_rows(count, Writer("corpus").corpus_text, key=str, seen=test), "corpus.test": test}
 
 
 def sft_rows(split, count):
@@ -435,12 +432,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = Path(__file__).resolve().parents[2] / "data" / "reviews"
     parser.add_argument("--output_dir", type=Path, default=default)
-    folder = parser.parse_args().output_dir
+    parser.add_argument("--corpus_texts", type=int, default=CORPUS_TEXTS["train"])
+    arguments = parser.parse_args()
+    folder = arguments.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     check_grammar()
     with open(folder / "lexicon.json", "w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(LEXICON, indent=2) + "\n")
-    for name, texts in corpora().items():
+    for name, texts in corpora(arguments.corpus_texts).items():
         write_lines(folder / f"{name}.jsonl", ({"text": text} for text in texts))
     for split, count in SFT_ROWS.items():
         write_lines(folder / f"sft.{split}.jsonl", sft_rows(split, count))
