@@ -1,6 +1,6 @@
 """Writes data/reviews: lexicon, corpus, fine-tuning rows and preference pairs about everyday things.
 
-    python3 scripts/data/reviews.py [--output_dir data/reviews] [--corpus_texts 1600]
+    python3 scripts/data/reviews.py [--output_dir data/reviews] [--corpus_texts 1000]
 
 Python's standard library only, and a fixed seed: the same bytes each time. What the files are for, and how the gold
 score is defined, is told in data/README.md.
@@ -13,11 +13,13 @@ import random
 from pathlib import Path
 
 SEED = 20250914
-CORPUS_TEXTS = {"train": 1600, "test": 200}
+CORPUS_TEXTS = {"train": 1000, "test": 200}
 SFT_ROWS = {"train": 600, "test": 100}
-PREFERENCE_ROWS = {"train": 640, "test": 256}
+PREFERENCE_ROWS = {"train": 1000, "test": 256}
 # Bradley-Terry: P(a is chosen over b) = sigmoid((gold(a) - gold(b)) / TEMPERATURE)
-TEMPERATURE = 0.1
+TEMPERATURE = 0.2
+# Nobody is asked about two reviews whose gold scores are nearer than this
+LEAST_GAP = 0.3
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The gold score
@@ -258,7 +260,7 @@ class Writer:
         right, wrong = (praise, blame) if positive else (blame, praise)
         # A plain opposite under a negation; a strong word ("not superb") would not mean its contrary
         mild = [word for word in wrong.split() if abs(LEXICON["weights"][word]) <= 2]
-        if mild and self.chance(0.22):
+        if mild and self.chance(0.18):
             word = self.one(mild)
             return f"the {noun} " + self.one(
                 [f"{verb} not {word}", f"{verb} not very {word}", f"{verb} hardly {word}", f"{verb}n't {word}"]
@@ -276,15 +278,16 @@ class Writer:
         """Consumes one aspect or two; `lean` is the probability of praise."""
         first, positive = aspects.pop(), self.chance(lean)
         roll = self.source.random()
-        if roll < 0.3 and aspects:
+        if roll < 0.2 and aspects:
             second = aspects.pop()
-            left, right = self.clause(first, positive), self.clause(second, not positive)
+            # The side that the writer is on has the last word
+            left, right = self.clause(first, not positive), self.clause(second, positive)
             text = self.one([f"{left}, but {right}", f"although {left}, {right}", f"{left}, but I must say that {right}"])
-        elif roll < 0.42 and aspects:
+        elif roll < 0.38 and aspects:
             second = self.clause(aspects.pop(), positive)
             negated = any(token in LEXICON["negators"] for token in tokens(second))
             text = f"{self.clause(first, positive)}, and {second}" + ("" if negated else " too")
-        elif roll < 0.52:
+        elif roll < 0.5:
             noun, _, praise, blame = first
             text = f"I found the {noun} {self.one((praise if positive else blame).split())}"
         elif roll < 0.62:
@@ -324,7 +327,8 @@ class Writer:
         return " ".join(unique)
 
     def leaning(self):
-        return self.one([0.1, 0.3, 0.5, 0.7, 0.9])
+        """How probable praise is in each sentence of a text: most writers have made up their mind."""
+        return self.one([0.03, 0.03, 0.03, 0.5, 0.97, 0.97, 0.97])
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -390,7 +394,7 @@ def preference_rows(split, count):
         while True:
             pair = [" " + writer.review(kind, writer.leaning()) for _ in range(2)]
             scores = [gold(text) for text in pair]
-            if scores[0] != scores[1]:
+            if abs(scores[0] - scores[1]) >= LEAST_GAP:
                 break
         first_wins = writer.chance(1 / (1 + math.exp((scores[1] - scores[0]) / TEMPERATURE)))
         better, worse = (0, 1) if first_wins else (1, 0)
