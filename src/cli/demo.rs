@@ -168,8 +168,15 @@ impl Report<'_> {
             |name: &str, cells: [String; 3]| format!("{name:<44}{:>10}{:>10}{:>10}", cells[0], cells[1], cells[2]);
         let reward = percent(self.dpo.implicit_accuracy(&self.sft));
         for line in [
-            format!("Held out: {} pairs and 100 reviews of things that", self.dpo.log_probs.len()),
-            "neither fine-tuning nor preferences have named".to_owned(),
+            format!(
+                "Held out: {} reviews and {} pairs of reviews, of things that were in no training row.",
+                self.held_out.texts.len(),
+                self.dpo.log_probs.len()
+            ),
+            format!(
+                "{} of the pairs are labelled in the order of their gold score; the labels of the others are noise.",
+                percent(self.held_out.gold_accuracy)
+            ),
             String::new(),
             row("", ["base", "SFT", "DPO"].map(str::to_owned)),
             row("perplexity of a review, per token", models.map(|model| format!("{:.2}", model.perplexity))),
@@ -186,7 +193,7 @@ impl Report<'_> {
         for prompt in 0..SHOWN.min(self.held_out.prompts.len()) {
             out.line(&self.held_out.prompts[prompt])?;
             for (name, figures) in [("SFT", &self.sft), ("DPO", &self.dpo)] {
-                for sample in self.held_out.samples_of(figures, prompt) {
+                for sample in figures.samples_of(prompt) {
                     show(&mut out, name, sample)?;
                 }
             }

@@ -19,13 +19,13 @@ const PER_PROMPT: usize = 2;
 
 /// Held-out rows as tokens, and prompts
 pub(super) struct HeldOut {
-    texts: Vec<LmExample>,
+    pub texts: Vec<LmExample>,
     pairs: Vec<PreferenceExample>,
     /// Prompts to write from
     pub prompts: Vec<String>,
     prompt_ids: Vec<Vec<u32>>,
     tokenizer: Tokenizer,
-    /// Share of pairs whose label is the order of their gold scores: nobody who knows only the gold score does better
+    /// Share of pairs whose label is the order of their gold scores: the most that can be expected of a model
     pub gold_accuracy: f64,
 }
 
@@ -73,11 +73,6 @@ impl HeldOut {
             prompts: different,
             tokenizer,
         })
-    }
-
-    /// Samples of a prompt, by its index
-    pub fn samples_of<'f>(&self, figures: &'f Figures, prompt: usize) -> &'f [Sample] {
-        &figures.samples[prompt * PER_PROMPT..(prompt + 1) * PER_PROMPT]
     }
 
     /// Measures the model in a folder
@@ -157,6 +152,11 @@ impl Figures {
         let mean = self.samples.iter().map(|sample| sample.gold).sum::<f64>() / n;
         let squares = self.samples.iter().map(|sample| (sample.gold - mean).powi(2)).sum::<f64>();
         (mean, (squares / (n - 1.0) / n).sqrt())
+    }
+
+    /// Samples of a prompt, by its index
+    pub fn samples_of(&self, prompt: usize) -> &[Sample] {
+        &self.samples[prompt * PER_PROMPT..(prompt + 1) * PER_PROMPT]
     }
 
     /// Share of samples that ended by themselves
