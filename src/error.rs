@@ -107,6 +107,32 @@ impl std::error::Error for Error {}
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::run(error.to_string())
+        Self::run(without_backtrace(&error))
+    }
+}
+
+/// With RUST_BACKTRACE set the tensor library puts a backtrace under its message
+fn without_backtrace(error: &candle_core::Error) -> String {
+    use candle_core::Error as E;
+    match error {
+        E::WithBacktrace { inner, .. } => without_backtrace(inner),
+        E::WithPath { inner, path } => format!("`{}`: {}", path.display(), without_backtrace(inner)),
+        E::Context { inner, context } => format!("{context}: {}", without_backtrace(inner)),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tensor_librarys_message_comes_without_its_backtrace() {
+        let traced = || candle_core::Error::WithBacktrace {
+            inner: Box::new(candle_core::Error::Msg("shapes differ".to_owned())),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        assert_eq!(Error::from(traced()).message(), "shapes differ");
+        assert_eq!(Error::from(traced().context("layer 3")).message(), "layer 3: shapes differ");
     }
 }

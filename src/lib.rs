@@ -17,6 +17,7 @@
 //! | [`cli`] | clap and printing |
 
 pub mod error;
+pub mod files;
 
 pub mod algo;
 pub mod cli;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms and what each may import; `error` is free for all
+/// Rooms and what each may import; `error` and `files` are free for all
 const ROOMS: &[(&str, &[&str])] = &[
     ("ops", &[]),
     ("config", &[]),
@@ -191,7 +191,7 @@ fn is_path_separator(tokens: &[Token<'_>], at: usize) -> bool {
     [at, at + 1].iter().all(|at| tokens.get(*at).is_some_and(|token| token.text == ":"))
 }
 
-/// The room of a file under `src/`; `None` for `lib.rs`, `main.rs` and `error.rs`
+/// The room of a file under `src/`; `None` for `lib.rs`, `main.rs`, `error.rs` and `files.rs`
 fn room(path: &str) -> Option<&str> {
     path.split_once('/').map(|(room, _)| room)
 }

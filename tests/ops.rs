@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use collimate::ops::{self, Dropout, Heads, Ragged};
+use collimate::ops::{self, Activation, Dropout, GradientSums, Heads, Ragged, Weight};
 
 /// Reproducible numbers of order 1
 fn numbers(n: usize, seed: u64) -> Vec<f64> {
@@ -90,10 +90,14 @@ fn log_sigmoid_at_the_ends_of_the_range() {
 }
 
 #[test]
-fn gelu_tanh() {
-    let mut x = numbers(61, 1);
-    x.extend([0.0, 8.0, -8.0]);
-    check("gelu_tanh", vec![(vec![64], x)], |t| ops::gelu_tanh(&t[0]));
+fn activations() {
+    use Activation::{Gelu, GeluTanh, Relu, Silu, Tanh};
+    for kind in [GeluTanh, Gelu, Silu, Tanh, Relu] {
+        let mut x = numbers(61, 1);
+        // Both tails, and 0 where there is a slope
+        x.extend([8.0, -8.0, if kind == Relu { 0.5 } else { 0.0 }]);
+        check(&format!("{kind:?}"), vec![(vec![64], x)], |t| ops::activation(kind, &t[0]));
+    }
 }
 
 #[test]
@@ -200,12 +204,49 @@ fn a_shared_prefix_equals_whole_sequences() {
     }
 }
 
+/// A weight inside candle's graph
+fn tracked(values: &Tensor) -> Weight {
+    Weight { values: values.clone(), sum: None }
+}
+
+#[test]
+fn a_head_outside_the_graph_sums_its_gradient_in_place() {
+    let (shape_h, shape_w) = ([4, 5], [7, 5]);
+    let tensor = |shape: [usize; 2], seed| {
+        Tensor::from_vec(numbers(shape[0] * shape[1], seed), &shape, &Device::Cpu)
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap()
+    };
+    let (h, w) = (Var::from_tensor(&tensor(shape_h, 1)).unwrap(), Var::from_tensor(&tensor(shape_w, 2)).unwrap());
+    let loss = |w: &Weight| {
+        let p = ops::token_log_probs(&h, w, &[0, 2, 3], &[4, 0, 1], 0.9).unwrap();
+        (p.log_probs.sum_all().unwrap() + p.entropy.sum_all().unwrap()).unwrap()
+    };
+    let grads = loss(&tracked(&w)).backward().unwrap();
+    let want: Vec<f32> = grads.get(&w).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let sums = Arc::new(GradientSums::new(1));
+    let outside = Weight { values: w.as_tensor().detach(), sum: Some((sums.clone(), 0)) };
+    for passes in 1..3 {
+        let again = loss(&outside).backward().unwrap();
+        assert_eq!(again.get(&h).unwrap().to_vec2::<f32>().unwrap(), grads.get(&h).unwrap().to_vec2::<f32>().unwrap());
+        sums.read(0, |got| {
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want * passes as f32).abs() < 1e-6, "{got} {want} after {passes}");
+            }
+        })
+        .unwrap();
+    }
+    sums.reset();
+    assert!(sums.read(0, |_| ()).is_none());
+}
+
 #[test]
 fn token_log_probs() {
     let (rows, targets) = ([0, 2, 2, 3], [4, 0, 6, 1]);
     for temperature in [1.0, 0.7] {
         check("token_log_probs", vec![input(&[4, 5], 1), input(&[7, 5], 2)], |t| {
-            let p = ops::token_log_probs(&t[0], &t[1], &rows, &targets, temperature)?;
+            let p = ops::token_log_probs(&t[0], &tracked(&t[1]), &rows, &targets, temperature)?;
             Tensor::stack(&[p.log_probs, p.entropy], 0)
         });
     }
@@ -215,7 +256,7 @@ fn token_log_probs() {
 fn token_log_probs_side_figures() {
     let h = Tensor::new(&[[1.0_f32], [0.0]], &Device::Cpu).unwrap();
     let w = Tensor::new(&[[1.0_f32], [3.0], [3.0], [-1.0]], &Device::Cpu).unwrap();
-    let p = ops::token_log_probs(&h, &w, &[0, 0, 0, 1, 1], &[0, 1, 2, 0, 3], 1.0).unwrap();
+    let p = ops::token_log_probs(&h, &tracked(&w), &[0, 0, 0, 1, 1], &[0, 1, 2, 0, 3], 1.0).unwrap();
     // Among equal logits the first is the top one
     assert_eq!(p.top1, [false, true, false, true, false]);
     assert_eq!(p.mean_logits, [1.5, 1.5, 1.5, 0.0, 0.0]);

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use collimate::run::metrics::{self, Window};
-use collimate::run::{
-    Checkpoint, Manifest, Metrics, MetricsWriter, OpenMode, Resume, RunFolder, Slice, Start, atomic, names,
-};
+use collimate::run::{Checkpoint, Manifest, Metrics, MetricsWriter, OpenMode, Resume, RunFolder, Slice, Start, names};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -501,7 +499,7 @@ fn child_of(test: &str, argument: &Path) -> Command {
 fn a_write_that_the_system_cuts_leaves_nothing_behind() {
     if let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) {
         let big = vec![1.5_f32; 100_000];
-        let error = atomic::write_bytes(&folder.join("file"), bytemuck::cast_slice(&big)).unwrap_err();
+        let error = collimate::files::write_bytes(&folder.join("file"), bytemuck::cast_slice(&big)).unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.hint_text().is_some(), "{error}");
         let (run, _) = begin(&folder, &fresh());

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use collimate::Error;
+use collimate::files::hex;
 use collimate::model::config::{Architecture, Gpt2Config};
-use collimate::model::files::hex;
 use collimate::model::weights;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

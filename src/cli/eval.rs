@@ -1,9 +1,28 @@
 //! `collimate eval`
 
-use super::args::count;
+use serde_json::{Map, Value, json};
+
+use super::args::{count, non_negative};
+use super::data::parse_columns;
+use super::output::Output;
+use crate::data::{
+    Dataset, Format, Kind, LmOptions, PreferenceOptions, ReadOptions, RowReport, Truncation, lm_examples,
+    preference_examples, read_dataset, splits,
+};
+use crate::model::gpt2::Gpt2;
+use crate::model::hub::Hub;
+use crate::train::evaluate::{EvaluateOptions, Evaluation, ModelSource, evaluate_pairs, evaluate_texts};
 use crate::{Error, Result};
 
+/// Longest sequence where the request says nothing, as in training
+const MAX_LENGTH: usize = 1024;
+
 /// Metrics of a model on a dataset
+///
+/// Texts, prompts with completions and conversations give loss, perplexity, token accuracy and entropy; with a
+/// reference, `log_ratio`: the mean over rows of the sum of log p - log p_ref over a row's own loss tokens (the KL
+/// divergence only where the model itself wrote the rows). Pairs of chosen and rejected completions give
+/// log-probabilities and how often the chosen one is likelier; with a reference, DPO's loss and implicit rewards.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct Args {
@@ -25,12 +44,21 @@ pub struct Args {
     /// Columns to rename: found name = expected name
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_delimiter = ',')]
     pub columns: Vec<String>,
-    /// Longest sequence in tokens; longer ones are cut
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = count)]
-    pub max_length: usize,
-    /// Rows of one forward pass
-    #[arg(long, alias = "per_device_eval_batch_size", value_name = "N", default_value = "8", value_parser = count)]
-    pub batch_size: usize,
+    /// Longest sequence in tokens, longer ones are cut; 1024, or the model's positions where those are fewer, if not set
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_length: Option<usize>,
+    /// Take means over batches of this many rows first, as an evaluation in training does; over all at once where not set
+    #[arg(long, alias = "per_device_eval_batch_size", value_name = "N", value_parser = count)]
+    pub batch_size: Option<usize>,
+    /// Model to compare with: a folder, or an id on the Hub
+    #[arg(long, alias = "ref_model_name_or_path", value_name = "MODEL")]
+    pub ref_model: Option<String>,
+    /// Branch, tag or commit of that model
+    #[arg(long, value_name = "REVISION", default_value = "main", requires = "ref_model")]
+    pub ref_model_revision: String,
+    /// Scale of the implicit reward
+    #[arg(long, value_name = "X", default_value = "0.1", value_parser = non_negative, allow_negative_numbers = true)]
+    pub beta: f64,
     /// Compute in bfloat16 where that is safe
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub bf16: bool,
@@ -43,6 +71,85 @@ pub struct Args {
 }
 
 /// Runs the command
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::run("`eval` is not part of this build"))
+pub fn run(args: Args) -> Result<()> {
+    let columns = parse_columns(&args.columns)?;
+    let hub = Hub::from_env(args.offline)?;
+    let source = ModelSource::find(&hub, &args.model, Some(&args.model_revision))?;
+    let find = |name: &String| ModelSource::find(&hub, name, Some(&args.ref_model_revision));
+    let reference = args.ref_model.as_ref().map(find).transpose()?;
+    if args.bf16 {
+        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+    }
+    let config = args.dataset_config.clone();
+    let path = hub.dataset(&args.dataset_name, None, config.as_deref())?;
+    // A dataset named for evaluation alone may be a plain file, whose only split is `train`
+    let known = splits(&path, config.as_deref())?;
+    let lone = known.len() == 1 && !known.contains(&args.dataset_test_split);
+    let split = if lone { known[0].clone() } else { args.dataset_test_split.clone() };
+    let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
+
+    let sources: Vec<&ModelSource> = [&source].into_iter().chain(&reference).collect();
+    let positions = sources.iter().map(|source| source.config.n_positions).min().unwrap_or(MAX_LENGTH);
+    let max_length = args.max_length.unwrap_or(MAX_LENGTH).min(positions);
+    if args.max_length.is_some_and(|asked| asked > max_length) {
+        tracing::info!("`max_length` is {max_length}, the model's positions");
+    }
+    let (evaluation, report) = evaluate(&sources, &dataset, max_length, &args)?;
+    print(&evaluation, &report, args.json)
+}
+
+/// Prepares the rows as training would and asks the models
+fn evaluate(
+    sources: &[&ModelSource],
+    dataset: &Dataset,
+    max_length: usize,
+    args: &Args,
+) -> Result<(Evaluation, RowReport)> {
+    let (tokenizer, max_length) = (&sources[0].tokenizer, Some(max_length));
+    let format = Format::of(dataset, "text")?;
+    let pairs = match format.kind {
+        Kind::Preference | Kind::ImplicitPreference => true,
+        Kind::Tokenized | Kind::PromptCompletion | Kind::LanguageModeling => false,
+        Kind::PromptOnly | Kind::UnpairedPreference => {
+            return Err(Error::usage(format!(
+                "`{}` holds rows in the format `{format}`, which `eval` cannot measure",
+                args.dataset_name
+            ))
+            .hint("rows with `text`, `messages`, `prompt` and `completion`, or `chosen` and `rejected` are needed"));
+        }
+    };
+    if pairs {
+        let options = PreferenceOptions { max_length, truncation: Truncation::KeepStart };
+        let prepared = preference_examples(dataset, tokenizer, &options)?;
+        let parts = prepared.examples.iter().flat_map(|pair| [&pair.prompt, &pair.chosen, &pair.rejected]);
+        let models = load(sources, &parts.map(Vec::as_slice).collect::<Vec<_>>())?;
+        let options = EvaluateOptions { reference: models.get(1), beta: args.beta, batch_size: args.batch_size };
+        return Ok((evaluate_pairs(&models[0], &prepared.examples, &options)?, prepared.report));
+    }
+    let prepared = lm_examples(dataset, tokenizer, &LmOptions { max_length, ..LmOptions::default() })?;
+    let models = load(sources, &prepared.examples.iter().map(|example| example.ids.as_slice()).collect::<Vec<_>>())?;
+    let options = EvaluateOptions { reference: models.get(1), beta: args.beta, batch_size: args.batch_size };
+    Ok((evaluate_texts(&models[0], &prepared.examples, &options)?, prepared.report))
+}
+
+/// The models, if all of them know the tokens
+fn load(sources: &[&ModelSource], sequences: &[&[u32]]) -> Result<Vec<Gpt2>> {
+    sources.iter().try_for_each(|source| source.check_tokens(sequences.iter().copied()))?;
+    sources.iter().map(|source| source.load()).collect()
+}
+
+/// One JSON object, or a table
+fn print(evaluation: &Evaluation, report: &RowReport, as_json: bool) -> Result<()> {
+    let counts = [("rows", evaluation.rows), ("dropped", report.read - report.used), ("tokens", evaluation.tokens)];
+    let mut output = Output::open();
+    if as_json {
+        let metrics = evaluation.metrics.iter().map(|(name, value)| (name.to_owned(), json!(value)));
+        let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count)));
+        output.line(&Value::Object(metrics.chain(counts).collect::<Map<_, _>>()).to_string())?;
+    } else {
+        let metrics = evaluation.metrics.iter().map(|(name, value)| (name, format!("{value:.6}")));
+        let counts = counts.iter().map(|(name, count)| (*name, count.to_string()));
+        output.table(&metrics.chain(counts).collect::<Vec<_>>())?;
+    }
+    output.flush()
 }

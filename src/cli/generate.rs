@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::{count, non_negative, positive, share};
 use super::output::Output;
 use crate::data::{Place, ReadOptions, Tokenizer, read_dataset};
-use crate::model::files::write_bytes;
+use crate::files::write_bytes;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate};

@@ -1,11 +1,23 @@
 //! `collimate logprobs`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::args::count;
+use super::output::Output;
+use crate::data::{ReadOptions, Row, read_dataset};
+use crate::model::hub::Hub;
+use crate::train::evaluate::{ModelSource, log_probs};
 use crate::{Error, Result};
 
 /// Log-probabilities of the tokens of texts
+///
+/// Prints one object a text, in the order of the file: `token_ids`, and `logprobs` with the natural logarithm of the
+/// probability of token i + 1 after tokens 0 to i. The ids are those of the whole text (prompt and completion together,
+/// as in training); no token is added.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct Args {
@@ -18,12 +30,12 @@ pub struct Args {
     /// File of texts, `{"text": …}` or `{"prompt": …, "completion": …}` a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub texts: PathBuf,
-    /// Keep the first tokens of longer texts
+    /// Keep the first tokens of longer texts; the model's positions where not set
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_length: Option<usize>,
-    /// Texts of one forward pass
-    #[arg(long, value_name = "N", default_value = "8", value_parser = count)]
-    pub batch_size: usize,
+    /// Most texts of one forward pass; as many as 8192 tokens hold where not set
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub batch_size: Option<usize>,
     /// Compute in bfloat16 where that is safe
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub bf16: bool,
@@ -32,7 +44,86 @@ pub struct Args {
     pub offline: bool,
 }
 
+/// One line of the answer
+#[derive(Serialize)]
+struct Line<'a> {
+    token_ids: &'a [u32],
+    logprobs: &'a [f32],
+}
+
 /// Runs the command
-pub fn run(_args: Args) -> Result<()> {
-    Err(Error::run("`logprobs` is not part of this build"))
+pub fn run(args: Args) -> Result<()> {
+    let texts = read_texts(&args.texts)?;
+    let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
+    if args.bf16 {
+        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
+    }
+    let mut sequences: Vec<Vec<u32>> =
+        texts.par_iter().map(|text| source.tokenizer.encode_rendered(text)).collect::<Result<_>>()?;
+    source.check_tokens(sequences.iter().map(Vec::as_slice))?;
+    let positions = source.config.n_positions;
+    let max_length = args.max_length.unwrap_or(positions).min(positions);
+    let too_long = sequences.iter().filter(|ids| ids.len() > max_length).count();
+    if too_long > 0 && args.max_length != Some(max_length) {
+        tracing::warn!("cut {too_long} of {} texts to {max_length} tokens, the model's positions", texts.len());
+    }
+    for ids in &mut sequences {
+        ids.truncate(max_length);
+    }
+
+    let model = source.load()?;
+    let mut output = Output::open();
+    log_probs(&model, &sequences, args.batch_size, |i, logprobs| {
+        let line = Line { token_ids: &sequences[i], logprobs };
+        output.line(&serde_json::to_string(&line).map_err(|cause| Error::run(cause.to_string()))?)
+    })?;
+    output.flush()
+}
+
+/// The texts of a file, one for each of its lines
+fn read_texts(path: &Path) -> Result<Vec<String>> {
+    let metadata = std::fs::metadata(path).map_err(|cause| Error::read(path, cause))?;
+    if metadata.is_dir() {
+        return Err(Error::usage(format!("`{}` is a folder, expected a file of texts", path.display())));
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let rows = read_dataset(path, &ReadOptions::default())?.rows;
+    let name = path.to_string_lossy();
+    let has_lines = [".jsonl", ".jsonl.gz"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+    let mut texts = Vec::with_capacity(rows.len());
+    for (i, row) in rows.iter().enumerate() {
+        // A reader who pairs the lines of both files must not be one off after a line without text
+        if has_lines && row.place.line != i + 1 {
+            return Err(Error::usage(format!("{name}:{}: the line is empty, expected an object", i + 1))
+                .hint("an empty text is `{\"text\": \"\"}`"));
+        }
+        texts.push(text_of(row)?);
+    }
+    Ok(texts)
+}
+
+/// `text`, or `prompt` and `completion` joined
+fn text_of(row: &Row) -> Result<String> {
+    let columns: &[&str] = if row.fields.contains_key("text") { &["text"] } else { &["prompt", "completion"] };
+    let mut text = String::new();
+    for column in columns {
+        match row.fields.get(*column) {
+            Some(Value::String(part)) => text.push_str(part),
+            Some(other) => {
+                let found: String = other.to_string().chars().take(40).collect();
+                return Err(Error::usage(format!("{}: `{column}` must be a text, got `{found}`", row.place)));
+            }
+            None => {
+                let found: Vec<String> = row.fields.keys().map(|name| format!("`{name}`")).collect();
+                let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+                return Err(Error::usage(format!(
+                    "{}: expected `text`, or `prompt` with `completion`, found {found}",
+                    row.place
+                )));
+            }
+        }
+    }
+    Ok(text)
 }

@@ -1,6 +1,6 @@
 //! Data on stdout.
 
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 
 use crate::{Error, Result};
 
@@ -18,6 +18,12 @@ impl Output {
         writeln!(self.0, "{text}").or_else(|cause| failed(&cause))
     }
 
+    /// Writes names and values, the values below each other
+    pub fn table(&mut self, rows: &[(&str, String)]) -> Result<()> {
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        rows.iter().try_for_each(|(name, value)| self.line(format!("{name:width$}  {value}").trim_end()))
+    }
+
     /// Hands everything written so far to the reader
     pub fn flush(&mut self) -> Result<()> {
         self.0.flush().or_else(|cause| failed(&cause))
@@ -30,4 +36,10 @@ fn failed(cause: &io::Error) -> Result<()> {
         std::process::exit(0);
     }
     Err(Error::write("stdout", cause))
+}
+
+/// Whether stdout may be coloured: a terminal that can, and nobody who set NO_COLOR
+pub fn has_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

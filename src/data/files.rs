@@ -153,12 +153,18 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
 /// word of the file's name (the order in which `datasets` looks)
 fn split_of(relative: &Path) -> Option<String> {
     let file = relative.file_name()?.to_str()?;
-    let stem = file.split('.').next().unwrap_or(file);
+    let stem = without_extensions(file);
     if let Some(name) = shard_name(stem) {
         return Some(canonical(name).unwrap_or(name).to_string());
     }
     let folders = relative.parent().into_iter().flat_map(Path::components).filter_map(|part| part.as_os_str().to_str());
     folders.flat_map(words).find_map(canonical).or_else(|| words(stem).find_map(canonical)).map(str::to_string)
+}
+
+/// The name without `.gz` and the format's extension; other dots separate words, as in `helpful.test.jsonl.gz`
+fn without_extensions(file: &str) -> &str {
+    let plain = file.strip_suffix(".gz").unwrap_or(file);
+    plain.rsplit_once('.').map_or(plain, |(stem, _)| stem)
 }
 
 fn words(name: &str) -> impl Iterator<Item = &str> {
@@ -195,6 +201,7 @@ mod tests {
             ("data/train_prefs-00000-of-00001-abc.parquet", Some("train_prefs")),
             ("helpful/test.jsonl.gz", Some("test")),
             ("validation/part1.csv", Some("validation")),
+            ("harmless-base.test.jsonl.gz", Some("test")),
             ("my_dev_2.json", Some("validation")),
             ("constraints.jsonl", None),
             ("pairs.jsonl", None),

@@ -23,7 +23,7 @@ mod tokenizer_files;
 
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
-pub use reader::{Dataset, ReadOptions, read_dataset, splits};
+pub use reader::{Dataset, ReadOptions, read_dataset, read_split, splits};
 pub use record::{Place, Row};
 pub use report::{Dropped, Prepared, RowReport};
 pub use sampler::{Sampler, Strategy};

@@ -60,6 +60,15 @@ pub fn read_dataset(path: &Path, options: &ReadOptions) -> Result<Dataset> {
     if single && options.split != "train" && FileKind::require(path)? != FileKind::Json {
         return Err(no_split(path, &options.split, &["train".to_string()]));
     }
+    read(path, files, single, options)
+}
+
+/// Reads the files of one split of the dataset `path`, which someone else has told apart
+pub fn read_split(path: &Path, files: Vec<PathBuf>, options: &ReadOptions) -> Result<Dataset> {
+    read(path, files, false, options)
+}
+
+fn read(path: &Path, files: Vec<PathBuf>, single: bool, options: &ReadOptions) -> Result<Dataset> {
     let mut found: Vec<String> = Vec::new();
     let mut rows = Vec::new();
     for file in &files {

@@ -3,8 +3,6 @@
 //! Everything that makes a text longer or shorter behind the caller's back (truncation and padding stored in
 //! `tokenizer.json`) is switched off; masks come from lengths, never from ids.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -16,6 +14,7 @@ use tokenizers::{AddedToken, PreTokenizerWrapper};
 use super::template::ChatTemplate;
 use super::tokenizer_files::{SPECIAL, SideFiles, gpt2_json};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Text to token ids and back
 #[derive(Debug)]
@@ -200,8 +199,7 @@ impl Tokenizer {
     /// Writes `tokenizer.json`, `tokenizer_config.json` and, where there is one, the chat template, such that
     /// transformers' `AutoTokenizer` loads them with the same special tokens; keys that were found stay
     pub fn save(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::write(folder, e))?;
-        write_whole(&folder.join("tokenizer.json"), self.json(true)?.as_bytes())?;
+        files::write_bytes(&folder.join("tokenizer.json"), self.json(true)?.as_bytes())?;
         let mut config = self.files.config.clone();
         for (name, token) in self.special_tokens() {
             // An entry that was found keeps its form (a text, or an object with flags)
@@ -215,12 +213,12 @@ impl Tokenizer {
         let single = self.files.templates.len() == 1 && !matches!(config.get("chat_template"), Some(Value::Array(_)));
         if let (true, Some(template)) = (single, self.chat_template_source(false)) {
             // In both places: transformers before 4.51 reads only the configuration
-            write_whole(&folder.join("chat_template.jinja"), template.as_bytes())?;
+            files::write_bytes(&folder.join("chat_template.jinja"), template.as_bytes())?;
             config.insert("chat_template".to_string(), template.into());
         }
         let mut text = serde_json::to_string_pretty(&Value::Object(config)).map_err(|e| Error::write(folder, e))?;
         text.push('\n');
-        write_whole(&folder.join("tokenizer_config.json"), text.as_bytes())
+        files::write_bytes(&folder.join("tokenizer_config.json"), text.as_bytes())
     }
 
     fn json(&self, pretty: bool) -> Result<String> {
@@ -283,15 +281,4 @@ fn bos_processor(json: &Value, files: &SideFiles) -> Value {
         "pair": [start(0), text("A", 0), start(1), text("B", 1)],
         "special_tokens": {bos.as_str(): {"id": bos, "ids": [id], "tokens": [bos]}}
     })
-}
-
-/// Writes a file so that it is either whole or not there
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|e| Error::write(path, e))
 }

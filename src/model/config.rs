@@ -5,26 +5,12 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::model::files;
+use crate::files;
+pub use crate::ops::Activation;
 use crate::{Error, Result};
 
 /// Name of the file in a model folder
 pub const CONFIG_FILE: &str = "config.json";
-
-/// The activation between the two matrices of the feed-forward block
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// GELU by the tanh approximation (`gelu_new`, `gelu_fast`, `gelu_pytorch_tanh`: one formula, three names)
-    GeluTanh,
-    /// GELU by the error function (`gelu`)
-    Gelu,
-    /// max(0, x)
-    Relu,
-    /// x · sigmoid(x) (`silu`, `swish`)
-    Silu,
-    /// tanh
-    Tanh,
-}
 
 impl Activation {
     const NAMES: [(&str, Self); 8] = [

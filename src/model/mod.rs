@@ -1,7 +1,6 @@
 //! Language models: their configuration, their weights in and out, and the Hub they come from.
 
 pub mod config;
-pub mod files;
 pub mod gpt2;
 pub mod hub;
 pub mod weights;

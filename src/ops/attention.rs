@@ -52,13 +52,9 @@ impl CustomOp1 for CausalAttention {
 
     fn bwd(&self, qkv: &Tensor, out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let Some(lse) = self.lse.get() else { bail!("causal_attention: backward before forward") };
-        let dqkv = view::with("causal_attention", qkv, |qkv| {
-            view::with("causal_attention", out, |out| {
-                view::with("causal_attention", grad, |g| {
-                    Ok(kernel::backward(qkv, &self.layout, self.heads, out, lse, g))
-                })
-            })
-        })?;
+        let grad = grad.contiguous()?;
+        let (q, o, g) = (view::Values::new(qkv)?, view::Values::new(out)?, view::Values::new(&grad)?);
+        let dqkv = kernel::backward(&q, &self.layout, self.heads, &o, lse, &g);
         Ok(Some(Tensor::from_vec(dqkv, qkv.shape(), qkv.device())?))
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use super::kernels::attention::Heads;
+use super::kernels::layers::Activation;
 use super::log_prob::TokenLogProbs;
 use super::ragged::Ragged;
 
@@ -18,8 +19,19 @@ pub fn layer_norm(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<Tensor
     centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(w)?.broadcast_add(b)
 }
 
-/// See [`super::gelu_tanh`]
-pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+/// See [`super::activation()`]
+pub fn activation(kind: Activation, x: &Tensor) -> Result<Tensor> {
+    match kind {
+        Activation::GeluTanh => gelu_tanh(x),
+        // candle's own `gelu_erf` has a gradient with six digits
+        Activation::Gelu => (x * 0.5)? * ((x / std::f64::consts::SQRT_2)?.erf()? + 1.0)?,
+        Activation::Relu => x.relu(),
+        Activation::Silu => x.silu(),
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     let inner = ((x + (x.mul(x)?.mul(x)? * 0.044_715)?)? * (2.0 / std::f64::consts::PI).sqrt())?;
     (x * 0.5)? * (inner.tanh()? + 1.0)?
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::kernels::{buffer, vector};
+use super::kernels::{buffer, layers};
 use super::{composed, view};
 
 /// h_n = wte[ids_n] + wpe[positions_n]
@@ -13,6 +13,17 @@ use super::{composed, view};
 /// # Errors
 /// An id not below V or a position not below P
 pub fn embedding(wte: &Tensor, wpe: &Tensor, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
+    check_embedding(wte, wpe, ids, positions)?;
+    if view::has_kernel(wte) {
+        let op = Embedding { ids: ids.to_vec(), positions: positions.to_vec() };
+        wte.contiguous()?.apply_op2(&wpe.contiguous()?, op)
+    } else {
+        composed::embedding(wte, wpe, ids, positions)
+    }
+}
+
+/// Refuses ids and positions that the tables do not have; returns the width C
+pub fn check_embedding(wte: &Tensor, wpe: &Tensor, ids: &[u32], positions: &[u32]) -> Result<usize> {
     let ((v, c), (p, c2)) = (wte.dims2()?, wpe.dims2()?);
     if c != c2 || ids.len() != positions.len() {
         bail!(
@@ -26,12 +37,7 @@ pub fn embedding(wte: &Tensor, wpe: &Tensor, ids: &[u32], positions: &[u32]) -> 
     if let Some(position) = positions.iter().find(|&&position| position as usize >= p) {
         bail!("position {position} lies outside the model's {p} positions");
     }
-    if view::has_kernel(wte) {
-        let op = Embedding { ids: ids.to_vec(), positions: positions.to_vec() };
-        wte.contiguous()?.apply_op2(&wpe.contiguous()?, op)
-    } else {
-        composed::embedding(wte, wpe, ids, positions)
-    }
+    Ok(c)
 }
 
 struct Embedding {
@@ -47,26 +53,17 @@ impl CustomOp2 for Embedding {
     fn cpu_fwd(&self, wte: &CpuStorage, lt: &Layout, wpe: &CpuStorage, lp: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, c) = lt.shape().dims2()?;
         let (wte, wpe) = (view::slice("embedding", wte, lt)?, view::slice("embedding", wpe, lp)?);
-        let mut h = buffer(self.ids.len() * c);
-        for ((h, &id), &position) in h.chunks_mut(c).zip(&self.ids).zip(&self.positions) {
-            h.copy_from_slice(&wte[id as usize * c..][..c]);
-            vector::add(h, &wpe[position as usize * c..][..c]);
-        }
+        let h = layers::embedding(wte, wpe, c, &self.ids, &self.positions);
         Ok((CpuStorage::F32(h), (self.ids.len(), c).into()))
     }
 
     fn bwd(&self, wte: &Tensor, wpe: &Tensor, _h: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let c = wte.dim(1)?;
-        let scatter = |rows: &[u32], size: usize| {
-            view::with("embedding", grad, |g| {
-                let mut d = buffer(size);
-                for (g, &row) in g.chunks(c).zip(rows) {
-                    vector::add(&mut d[row as usize * c..][..c], g);
-                }
-                Ok(d)
-            })
-        };
-        let (dt, dp) = (scatter(&self.ids, wte.elem_count())?, scatter(&self.positions, wpe.elem_count())?);
+        let grad = grad.contiguous()?;
+        let g = view::Values::new(&grad)?;
+        let (mut dt, mut dp) = (buffer(wte.elem_count()), buffer(wpe.elem_count()));
+        layers::scatter_rows(&g, &self.ids, c, &mut dt);
+        layers::scatter_rows(&g, &self.positions, c, &mut dp);
         Ok((
             Some(Tensor::from_vec(dt, wte.shape(), wte.device())?),
             Some(Tensor::from_vec(dp, wpe.shape(), wpe.device())?),

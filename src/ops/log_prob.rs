@@ -1,16 +1,18 @@
 //! Log-probabilities of chosen tokens, on just the positions that a loss needs.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::kernels::matmul::{Mat, matmul};
-use super::kernels::{buffer, vector};
-use super::{composed, view};
+use super::kernels::{buffer, layers, vector};
+use super::{Weight, composed, view};
 
-/// Logits that exist at one time: 16 Mi numbers, 64 MiB
-const LOGITS: usize = 1 << 24;
+/// Logits of one chunk where they are not kept: 16 Mi numbers, 64 MiB
+const CHUNK: usize = 1 << 24;
+/// Most logits that are kept for the backward pass instead of being computed again: 256 MiB
+const KEPT: usize = 1 << 26;
 
 /// What the LM head says of M chosen (position, token) pairs
 pub struct TokenLogProbs {
@@ -26,8 +28,8 @@ pub struct TokenLogProbs {
 
 /// log softmax(h_r·Wᵀ/T)[t] for each pair (r, t) of `rows` and `targets`
 ///
-/// The head runs on the listed rows only (a row may be listed more than once), in chunks whose logits are recomputed in
-/// the backward pass: the full (N, V) matrix never exists.
+/// The head runs on the listed rows only (a row may be listed more than once). Up to 256 MiB of logits are kept for the
+/// backward pass; beyond that they come in chunks and are computed again.
 ///
 /// # Shapes
 /// h (N, C), w (V, C), rows and targets (M,) → (M,) each
@@ -36,12 +38,12 @@ pub struct TokenLogProbs {
 /// A row not below N, a target not below V, a temperature that is not positive
 pub fn token_log_probs(
     h: &Tensor,
-    w: &Tensor,
+    w: &Weight,
     rows: &[u32],
     targets: &[u32],
     temperature: f64,
 ) -> Result<TokenLogProbs> {
-    let ((n, c), (v, wc)) = (h.dims2()?, w.dims2()?);
+    let ((n, c), (v, wc)) = (h.dims2()?, w.values.dims2()?);
     if c != wc || rows.len() != targets.len() {
         bail!(
             "token_log_probs: expected head (V, {c}) and as many targets as rows, got ({v}, {wc}) and {}",
@@ -58,28 +60,44 @@ pub fn token_log_probs(
         bail!("token_log_probs: the temperature must be positive, got {temperature}");
     }
     if !view::has_kernel(h) {
-        return composed::token_log_probs(h, w, rows, targets, temperature);
+        return composed::token_log_probs(h, &w.values, rows, targets, temperature);
     }
-    let side = Arc::new(Mutex::new((Vec::new(), Vec::new())));
-    let op = LogProb {
+    let tracked = h.track_op() || w.values.track_op();
+    let saved = Arc::new(Mutex::new(Saved::default()));
+    let head = Head {
         rows: rows.to_vec(),
         targets: targets.to_vec(),
         inverse_temperature: (1.0 / temperature) as f32,
-        lse: OnceLock::new(),
-        side: side.clone(),
+        keep: tracked && rows.len() * v <= KEPT,
+        saved: saved.clone(),
     };
-    let both = h.contiguous()?.apply_op2(&w.contiguous()?, op)?; // (2, M)
-    let (top1, mean_logits) = std::mem::take(&mut *side.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let h = h.contiguous()?;
+    let both = match w.sum {
+        Some(_) => h.apply_op1(Summed { head, w: w.clone() })?,
+        None => h.apply_op2(&w.values.contiguous()?, head)?,
+    }; // (2, M)
+    let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
+    let (top1, mean_logits) = (std::mem::take(&mut saved.top1), std::mem::take(&mut saved.mean));
     Ok(TokenLogProbs { log_probs: both.get(0)?, entropy: both.get(1)?, top1, mean_logits })
 }
 
-struct LogProb {
+/// What the forward pass leaves behind
+#[derive(Default)]
+struct Saved {
+    /// Log-sum-exp and entropy of every pair
+    lse: Vec<(f32, f32)>,
+    /// All logits, (M, V), where they are kept
+    logits: Vec<f32>,
+    top1: Vec<bool>,
+    mean: Vec<f32>,
+}
+
+struct Head {
     rows: Vec<u32>,
     targets: Vec<u32>,
     inverse_temperature: f32,
-    /// Log-sum-exp and entropy of every pair, for the backward pass
-    lse: OnceLock<Vec<(f32, f32)>>,
-    side: Arc<Mutex<(Vec<bool>, Vec<f32>)>>,
+    keep: bool,
+    saved: Arc<Mutex<Saved>>,
 }
 
 /// Of one row of logits
@@ -106,77 +124,127 @@ fn row_sums(logits: &[f32], target: usize) -> RowSums {
     }
 }
 
-impl LogProb {
-    /// Calls `f(first pair, hidden rows, logits)` for chunks of pairs; `f` may overwrite the logits
-    fn for_each_chunk(&self, h: &[f32], w: &[f32], c: usize, mut f: impl FnMut(usize, &[f32], &mut [f32])) {
-        let v = w.len() / c;
-        let chunk = (LOGITS / v).clamp(1, self.rows.len().max(1));
-        let (mut hidden, mut logits) = (buffer(chunk * c), buffer(chunk * v));
-        for (i, rows) in self.rows.chunks(chunk).enumerate() {
-            let m = rows.len();
-            for (to, &row) in hidden.chunks_mut(c).zip(rows) {
-                to.copy_from_slice(&h[row as usize * c..][..c]);
-            }
-            let (hidden, logits) = (&hidden[..m * c], &mut logits[..m * v]);
-            matmul(m, v, c, self.inverse_temperature, Mat::rows(hidden, c), Mat::rows(w, c).t(), logits, v, false);
-            f(i * chunk, hidden, logits);
+impl Head {
+    fn saved(&self) -> MutexGuard<'_, Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pairs of one chunk
+    fn chunk(&self, v: usize) -> usize {
+        if self.keep { self.rows.len().max(1) } else { (CHUNK / v).clamp(1, self.rows.len().max(1)) }
+    }
+
+    /// Hidden states of some rows, (m, C)
+    fn gather(h: &[f32], rows: &[u32], c: usize) -> Vec<f32> {
+        let mut hidden = Vec::with_capacity(rows.len() * c);
+        for &row in rows {
+            hidden.extend_from_slice(&h[row as usize * c..][..c]);
         }
+        hidden
+    }
+
+    fn logits(&self, hidden: &[f32], w: &[f32], c: usize, logits: &mut Vec<f32>) {
+        let (m, v) = (hidden.len() / c, w.len() / c);
+        logits.resize(m * v, 0.0);
+        matmul(m, v, c, self.inverse_temperature, Mat::rows(hidden, c), Mat::rows(w, c).t(), logits, v, false);
+    }
+
+    /// (2, M): log-probabilities, entropies
+    fn forward(&self, h: &[f32], w: &[f32], c: usize) -> Vec<f32> {
+        let v = w.len() / c;
+        let mut sums = Vec::with_capacity(self.rows.len());
+        let mut logits = Vec::new();
+        for (rows, targets) in self.rows.chunks(self.chunk(v)).zip(self.targets.chunks(self.chunk(v))) {
+            self.logits(&Self::gather(h, rows, c), w, c, &mut logits);
+            sums.par_extend(logits.par_chunks(v).zip(targets).map(|(row, &target)| row_sums(row, target as usize)));
+        }
+        let mut out = Vec::with_capacity(2 * sums.len());
+        out.extend(sums.iter().map(|s: &RowSums| s.log_prob));
+        out.extend(sums.iter().map(|s| s.entropy));
+        *self.saved() = Saved {
+            lse: sums.iter().map(|s| (s.lse, s.entropy)).collect(),
+            logits: if self.keep { logits } else { Vec::new() },
+            top1: sums.iter().map(|s| s.top1).collect(),
+            mean: sums.iter().map(|s| s.mean).collect(),
+        };
+        out
+    }
+
+    /// dh (N, C); dW goes to `dw` (V, C), added to what is there where `accumulate`
+    fn backward(&self, h: &[f32], w: &[f32], g: &[f32], c: usize, dw: &mut [f32], accumulate: bool) -> Vec<f32> {
+        let (v, m) = (w.len() / c, self.rows.len());
+        let (mut kept, lse) = {
+            let mut saved = self.saved();
+            (std::mem::take(&mut saved.logits), saved.lse.clone())
+        };
+        let (mut dh, mut dx) = (buffer(h.len()), Vec::new());
+        let mut first = 0;
+        for rows in self.rows.chunks(self.chunk(v)) {
+            let hidden = Self::gather(h, rows, c);
+            if kept.len() != rows.len() * v {
+                self.logits(&hidden, w, c, &mut kept);
+            }
+            kept.par_chunks_mut(v).enumerate().for_each(|(i, row)| {
+                let i = first + i;
+                let (lse, entropy) = lse[i];
+                vector::log_prob_backward(row, lse, entropy, g[i], g[m + i]);
+                row[self.targets[i] as usize] += g[i];
+            });
+            let (d, t, n) = (Mat::rows(&kept, v), self.inverse_temperature, rows.len());
+            dx.resize(n * c, 0.0);
+            matmul(n, c, v, t, d, Mat::rows(w, c), &mut dx, c, false);
+            matmul(v, c, n, t, d.t(), Mat::rows(&hidden, c), dw, c, accumulate || first > 0);
+            layers::scatter_rows(&dx, rows, c, &mut dh);
+            first += n;
+            kept.clear();
+        }
+        dh
     }
 }
 
-impl CustomOp2 for LogProb {
+impl CustomOp2 for Head {
     fn name(&self) -> &'static str {
         "token_log_probs"
     }
 
     fn cpu_fwd(&self, h: &CpuStorage, lh: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (v, c) = lw.shape().dims2()?;
         let (h, w) = (view::slice("token_log_probs", h, lh)?, view::slice("token_log_probs", w, lw)?);
-        let m = self.rows.len();
-        let mut sums = Vec::with_capacity(m);
-        self.for_each_chunk(h, w, c, |_, _, logits| {
-            let first = sums.len();
-            let targets = &self.targets[first..first + logits.len() / v];
-            sums.par_extend(logits.par_chunks(v).zip(targets).map(|(row, &target)| row_sums(row, target as usize)));
-        });
-        let mut out = Vec::with_capacity(2 * m);
-        out.extend(sums.iter().map(|s| s.log_prob));
-        out.extend(sums.iter().map(|s| s.entropy));
-        let _ = self.lse.set(sums.iter().map(|s| (s.lse, s.entropy)).collect());
-        *self.side.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            (sums.iter().map(|s| s.top1).collect(), sums.iter().map(|s| s.mean).collect());
-        Ok((CpuStorage::F32(out), (2, m).into()))
+        let out = self.forward(h, w, lw.shape().dims2()?.1);
+        Ok((CpuStorage::F32(out), (2, self.rows.len()).into()))
     }
 
     fn bwd(&self, h: &Tensor, w: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let ((n, c), (v, _)) = (h.dims2()?, w.dims2()?);
-        let Some(lse) = self.lse.get() else { bail!("token_log_probs: backward before forward") };
-        let m = self.rows.len();
-        let (dh, dw) = view::with("token_log_probs", h, |h| {
-            view::with("token_log_probs", w, |w| {
-                view::with("token_log_probs", grad, |g| {
-                    let (mut dh, mut dw) = (buffer(n * c), buffer(v * c));
-                    let mut dx = Vec::new();
-                    self.for_each_chunk(h, w, c, |first, hidden, logits| {
-                        logits.par_chunks_mut(v).enumerate().for_each(|(i, row)| {
-                            let i = first + i;
-                            let (lse, entropy) = lse[i];
-                            vector::log_prob_backward(row, lse, entropy, g[i], g[m + i]);
-                            row[self.targets[i] as usize] += g[i];
-                        });
-                        let rows = logits.len() / v;
-                        let (d, t) = (Mat::rows(logits, v), self.inverse_temperature);
-                        dx.resize(rows * c, 0.0);
-                        matmul(rows, c, v, t, d, Mat::rows(w, c), &mut dx, c, false);
-                        matmul(v, c, rows, t, d.t(), Mat::rows(hidden, c), &mut dw, c, true);
-                        for (from, &row) in dx.chunks(c).zip(&self.rows[first..first + rows]) {
-                            vector::add(&mut dh[row as usize * c..][..c], from);
-                        }
-                    });
-                    Ok((dh, dw))
-                })
-            })
-        })?;
-        Ok((Some(Tensor::from_vec(dh, (n, c), h.device())?), Some(Tensor::from_vec(dw, (v, c), w.device())?)))
+        let grad = grad.contiguous()?;
+        let (hs, ws, gs) = (view::Values::new(h)?, view::Values::new(w)?, view::Values::new(&grad)?);
+        let mut dw = buffer(ws.len());
+        let dh = self.backward(&hs, &ws, &gs, h.dim(1)?, &mut dw, false);
+        Ok((Some(Tensor::from_vec(dh, h.shape(), h.device())?), Some(Tensor::from_vec(dw, w.shape(), w.device())?)))
+    }
+}
+
+/// The head with its matrix outside candle's graph: dW is summed in place
+struct Summed {
+    head: Head,
+    w: Weight,
+}
+
+impl CustomOp1 for Summed {
+    fn name(&self) -> &'static str {
+        "token_log_probs"
+    }
+
+    fn cpu_fwd(&self, h: &CpuStorage, lh: &Layout) -> Result<(CpuStorage, Shape)> {
+        let w = view::Values::new(&self.w.values)?;
+        let out = self.head.forward(view::slice("token_log_probs", h, lh)?, &w, lh.shape().dims2()?.1);
+        Ok((CpuStorage::F32(out), (2, self.head.rows.len()).into()))
+    }
+
+    fn bwd(&self, h: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let (hs, ws, gs) = (view::Values::new(h)?, view::Values::new(&self.w.values)?, view::Values::new(&grad)?);
+        let Some((sums, i)) = &self.w.sum else { bail!("token_log_probs: no place for the gradient") };
+        let (c, mut dh) = (h.dim(1)?, Vec::new());
+        sums.add(*i, ws.len(), |dw, accumulate| dh = self.head.backward(&hs, &ws, &gs, c, dw, accumulate));
+        Ok(Some(Tensor::from_vec(dh, h.shape(), h.device())?))
     }
 }

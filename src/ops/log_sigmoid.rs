@@ -29,13 +29,11 @@ impl CustomOp1 for LogSigmoid {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let dx = view::with("log_sigmoid", x, |x| {
-            view::with("log_sigmoid", grad, |g| {
-                // σ(−x) without overflow on either side
-                let slope = |x: f32| if x > 0.0 { (-x).exp() / (1.0 + (-x).exp()) } else { 1.0 / (1.0 + x.exp()) };
-                Ok(x.iter().zip(g).map(|(&x, g)| g * slope(x)).collect::<Vec<f32>>())
-            })
-        })?;
+        let grad = grad.contiguous()?;
+        let (x_values, g) = (view::Values::new(x)?, view::Values::new(&grad)?);
+        // σ(−x) without overflow on either side
+        let slope = |x: f32| if x > 0.0 { (-x).exp() / (1.0 + (-x).exp()) } else { 1.0 / (1.0 + x.exp()) };
+        let dx: Vec<f32> = x_values.iter().zip(g.iter()).map(|(&x, g)| g * slope(x)).collect();
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

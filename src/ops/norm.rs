@@ -1,9 +1,8 @@
 //! Layer normalisation with a backward pass (candle's own has none).
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
-use super::kernels::{buffer, vector};
+use super::kernels::{buffer, layers};
 use super::{composed, view};
 
 /// y = (x − E[x])/√(Var[x] + ε) · w + b over the last dimension, biased variance
@@ -28,9 +27,6 @@ struct LayerNorm {
     eps: f32,
 }
 
-/// Rows handled by one task
-const ROWS: usize = 32;
-
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -45,15 +41,8 @@ impl CustomOp3 for LayerNorm {
         b: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, w, b) =
-            (view::slice("layer_norm", x, lx)?, view::slice("layer_norm", w, lw)?, view::slice("layer_norm", b, lb)?);
-        let c = w.len();
-        let mut y = buffer(x.len());
-        y.par_chunks_mut(c * ROWS).zip(x.par_chunks(c * ROWS)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_mut(c).zip(x.chunks(c)) {
-                vector::layer_norm(x, w, b, self.eps, y);
-            }
-        });
+        let slice = |storage, layout| view::slice("layer_norm", storage, layout);
+        let y = layers::layer_norm(slice(x, lx)?, slice(w, lw)?, slice(b, lb)?, self.eps);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
@@ -66,32 +55,10 @@ impl CustomOp3 for LayerNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let c = w.elem_count();
-        let (dx, dw, db) = view::with("layer_norm", x, |x| {
-            view::with("layer_norm", w, |w| {
-                view::with("layer_norm", grad, |g| {
-                    let mut dx = buffer(x.len());
-                    // One partial sum per block of rows, added in block order: the same bytes for any thread count
-                    let partial: Vec<(Vec<f32>, Vec<f32>)> = dx
-                        .par_chunks_mut(c * ROWS)
-                        .zip(x.par_chunks(c * ROWS))
-                        .zip(g.par_chunks(c * ROWS))
-                        .map(|((dx, x), g)| {
-                            let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-                            for ((dx, x), g) in dx.chunks_mut(c).zip(x.chunks(c)).zip(g.chunks(c)) {
-                                vector::layer_norm_backward(x, w, g, self.eps, dx, &mut dw, &mut db);
-                            }
-                            (dw, db)
-                        })
-                        .collect();
-                    let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-                    for (w, b) in &partial {
-                        vector::add(&mut dw, w);
-                        vector::add(&mut db, b);
-                    }
-                    Ok((dx, dw, db))
-                })
-            })
-        })?;
+        let grad = grad.contiguous()?;
+        let (xs, ws, gs) = (view::Values::new(x)?, view::Values::new(w)?, view::Values::new(&grad)?);
+        let (mut dw, mut db) = (buffer(c), buffer(c));
+        let dx = layers::layer_norm_backward(&xs, &ws, &gs, self.eps, &mut dw, &mut db, false);
         let device = x.device();
         Ok((
             Some(Tensor::from_vec(dx, x.shape(), device)?),

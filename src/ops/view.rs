@@ -1,6 +1,8 @@
 //! Slices of CPU tensors for the kernels.
 
-use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, StorageRef, Tensor, bail};
 
 /// The contiguous f32 slice behind a storage, or an error that names the operation
 pub fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -9,13 +11,32 @@ pub fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&
     Ok(&data[start..end])
 }
 
-/// Runs `f` on the tensor's data, made contiguous first where it is not
-pub fn with<R>(op: &str, tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => f(slice(op, cpu, layout)?),
-        _ => bail!("{op}: expected a tensor on the CPU"),
+/// Read access to the values of a contiguous f32 tensor on the CPU
+pub struct Values<'a> {
+    storage: StorageRef<'a>,
+    range: (usize, usize),
+}
+
+impl<'a> Values<'a> {
+    /// # Errors
+    /// Another type, device, or a tensor that is not contiguous
+    pub fn new(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(_)), Some(range)) => Ok(Self { storage, range }),
+            _ => bail!("expected a contiguous f32 tensor on the CPU, got {:?} {:?}", tensor.dtype(), tensor.shape()),
+        }
+    }
+}
+
+impl Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.0..self.range.1],
+            _ => unreachable!("checked when made"),
+        }
     }
 }
 

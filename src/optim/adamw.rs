@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Var, bail};
 use rayon::prelude::*;
 
-use super::Gradients;
+use crate::ops::GradientSums;
 use crate::ops::kernels::vector::{self, AdamwConstants};
 
 /// Elements updated by one task
@@ -78,7 +78,7 @@ impl AdamW {
     }
 
     /// One update with learning rate `lr`; gradients are multiplied by `clip` on the way
-    pub fn step(&mut self, gradients: &Gradients, lr: f64, clip: f64) -> Result<()> {
+    pub fn step(&mut self, gradients: &GradientSums, lr: f64, clip: f64) -> Result<()> {
         self.step += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let t = self.step as i32;
@@ -92,12 +92,12 @@ impl AdamW {
             clip: clip as f32,
         };
         for (i, slot) in self.slots.iter_mut().enumerate() {
-            let Some(gradient) = gradients.get(i) else {
-                bail!("parameter `{}` has no gradient", slot.name);
-            };
             let constants = AdamwConstants { decay: if slot.decays { constants.decay } else { 1.0 }, ..constants };
-            let moments = Mutex::new(&mut slot.moments);
-            slot.var.inplace_op1(&Update { moments, gradient, constants })?;
+            let (var, moments) = (&slot.var, &mut slot.moments);
+            let updated = gradients
+                .read(i, |gradient| var.inplace_op1(&Update { moments: Mutex::new(moments), gradient, constants }));
+            let Some(updated) = updated else { bail!("parameter `{}` got no gradient", slot.name) };
+            updated?;
         }
         Ok(())
     }

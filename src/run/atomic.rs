@@ -1,52 +1,16 @@
-//! Nothing half-written under a final name: write beside, fsync, rename, fsync the folder.
+//! Folders that appear whole and go whole: write beside, fsync, rename, fsync the folder above.
 //!
-//! The partial file or folder is called `NAME.partial-XXXXXX`; what a killed process leaves under such a name is
-//! removed when the next run opens the folder ([`remove_leftovers`]).
+//! What a killed process leaves under a partial name is removed when the next run opens the folder
+//! ([`remove_leftovers`]).
 
-use std::error::Error as StdError;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
 
 use crate::error::{Error, Result};
-
-/// What stands between a name and the random end of its partial version
-const PARTIAL: &str = ".partial-";
-
-/// Replaces `path` by what `fill` writes, or leaves it untouched
-pub fn write_atomic<F>(path: &Path, fill: F) -> Result<()>
-where
-    F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-{
-    replace(path, fill).map_err(|cause| write_error(path, &cause, None))
-}
-
-/// Replaces `path` by `bytes`, or leaves it untouched
-pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |writer| writer.write_all(bytes)).map_err(|cause| write_error(path, &cause, Some(bytes.len() as u64)))
-}
-
-fn replace<F>(path: &Path, fill: F) -> io::Result<()>
-where
-    F: FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-{
-    let folder = parent(path);
-    let prefix = partial_prefix(path)?;
-    let mut builder = Builder::new();
-    builder.prefix(&prefix);
-    // A temporary file is private by default; a result of a run follows the umask like any other file
-    #[cfg(unix)]
-    builder.permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
-    let partial = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::with_capacity(1 << 16, partial.as_file().try_clone()?);
-    fill(&mut writer)?;
-    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    partial.persist(path).map_err(|e| e.error)?;
-    sync_folder(folder)
-}
+use crate::files::{leftover_of, parent, partial_builder, partial_prefix, sync_folder, write_error};
 
 /// A folder that appears under its final name only when everything in it is complete and on disk.
 /// Dropped before [`PartialFolder::publish`], it is removed with all that is in it.
@@ -61,11 +25,7 @@ impl PartialFolder {
     pub fn create(target: &Path) -> Result<Self> {
         let create = || {
             let prefix = partial_prefix(target)?;
-            let mut builder = Builder::new();
-            builder.prefix(&prefix);
-            #[cfg(unix)]
-            builder.permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777));
-            builder.tempdir_in(parent(target))
+            partial_builder(&prefix, 0o777).tempdir_in(parent(target))
         };
         let partial = create().map_err(|cause| write_error(target, &cause, None))?;
         Ok(Self { partial, target: target.to_path_buf() })
@@ -138,64 +98,6 @@ pub fn remove_leftovers(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<()
     Ok(())
 }
 
-/// The final name of which `name` is a partial version
-fn leftover_of(name: &OsStr) -> Option<&str> {
-    let (final_name, random) = name.to_str()?.rsplit_once(PARTIAL)?;
-    let is_random = random.len() == 6 && random.bytes().all(|b| b.is_ascii_alphanumeric());
-    (is_random && !final_name.is_empty()).then_some(final_name)
-}
-
-/// [`Error::write`] with a hint where the cause is a full disk, however deep it lies
-pub fn write_error(path: &Path, cause: &(dyn StdError + 'static), needed: Option<u64>) -> Error {
-    let error = Error::write(path, cause);
-    match storage_problem(cause) {
-        Some(ErrorKind::StorageFull) => {
-            let amount = needed.map_or_else(String::new, |bytes| format!(" ({} are needed here)", readable(bytes)));
-            error.hint(format!("the disk is full: free some space{amount}, then resume with `resume_from_checkpoint`"))
-        }
-        Some(ErrorKind::QuotaExceeded) => error.hint("the disk quota is used up: free some space or raise the quota"),
-        Some(ErrorKind::FileTooLarge) => error.hint("the file system or `ulimit -f` allows no file of this size"),
-        Some(ErrorKind::PermissionDenied) => error.hint("choose an `output_dir` that this user may write to"),
-        Some(ErrorKind::ReadOnlyFilesystem) => error.hint("the file system is read-only: choose another `output_dir`"),
-        _ => error,
-    }
-}
-
-/// The kind of the first I/O error in the chain of causes
-fn storage_problem(cause: &(dyn StdError + 'static)) -> Option<ErrorKind> {
-    let mut next = Some(cause);
-    while let Some(current) = next {
-        if let Some(io) = current.downcast_ref::<io::Error>() {
-            match (io.kind(), io.get_ref()) {
-                // `io::Error::other(e)` hides the real one inside
-                (ErrorKind::Other, Some(inner)) => return storage_problem(inner),
-                (kind, _) => return Some(kind),
-            }
-        }
-        next = current.source();
-    }
-    None
-}
-
-fn readable(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} bytes"),
-        10_000..10_000_000 => format!("{:.0} kB", bytes as f64 / 1e3),
-        _ => format!("{:.0} MB", bytes as f64 / 1e6),
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn partial_prefix(path: &Path) -> io::Result<OsString> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not the name of a file"))?;
-    let mut prefix = name.to_os_string();
-    prefix.push(PARTIAL);
-    Ok(prefix)
-}
-
 fn sync_tree(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -208,10 +110,6 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
     sync_folder(folder)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,44 +118,16 @@ mod tests {
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        write_bytes(&path, b"old").unwrap();
-        let error = write_atomic(&path, |writer| {
-            writer.write_all(&vec![1; 1 << 20])?;
-            Err(io::Error::from(ErrorKind::StorageFull))
-        })
-        .unwrap_err();
-        assert_eq!(error.exit_code(), 1);
-        assert!(error.hint_text().unwrap().contains("disk is full"));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(names_in(folder.path()), ["file"]);
-    }
-
-    #[test]
-    fn a_full_disk_is_recognised_inside_other_errors() {
-        let full = io::Error::from(ErrorKind::StorageFull);
-        let wrapped = io::Error::other(safetensors::SafeTensorError::IoError(full));
-        let error = write_error(Path::new("x"), &wrapped, Some(2_500_000_000));
-        assert!(error.hint_text().unwrap().contains("2500 MB are needed"), "{error}");
-        assert_eq!(write_error(Path::new("x"), &io::Error::other("cause"), None).hint_text(), None);
-    }
-
     #[cfg(unix)]
     #[test]
-    fn files_and_folders_follow_the_umask() {
+    fn folders_follow_the_umask() {
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        File::create(at("plain")).unwrap();
-        fs::create_dir(at("plain-folder")).unwrap();
-        write_bytes(&at("file"), b"").unwrap();
-        PartialFolder::create(&at("folder")).unwrap().publish().unwrap();
-        assert_eq!(mode(&at("file")), mode(&at("plain")));
-        assert_eq!(mode(&at("folder")), mode(&at("plain-folder")));
+        fs::create_dir(at("plain")).unwrap();
+        PartialFolder::create(&at("ours")).unwrap().publish().unwrap();
+        assert_eq!(mode(&at("ours")), mode(&at("plain")));
     }
 
     #[test]

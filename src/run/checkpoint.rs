@@ -13,10 +13,11 @@ use safetensors::tensor::View;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::atomic::{self, PartialFolder, write_error};
+use super::atomic::{self, PartialFolder};
 use super::names;
 use super::tensors::TensorFile;
 use crate::error::{Error, Result};
+use crate::files::{self, write_error};
 
 const STATE: &str = "trainer_state.json";
 const CHECKSUMS: &str = "checksums.txt";
@@ -70,7 +71,7 @@ impl CheckpointWriter {
         let path = self.path().join(STATE);
         let mut json = serde_json::to_vec_pretty(&out).map_err(|cause| Error::write(&path, cause))?;
         json.push(b'\n');
-        atomic::write_bytes(&path, &json)
+        files::write_bytes(&path, &json)
     }
 
     /// Writes named tensors into `file` (`optimizer.safetensors`). A view is asked for its bytes when its turn comes, so

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::atomic::{self, PartialFolder, write_error};
+use super::atomic::{self, PartialFolder};
 use super::checkpoint::{self, Checkpoint, CheckpointWriter};
 use super::metrics::{self, MetricsWriter};
 use super::names;
 use super::tensorboard::EventWriter;
 use crate::error::{Error, Result};
+use crate::files::{self, write_error};
 
 /// `resume_from_checkpoint`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,16 +55,16 @@ pub struct PendingRun {
     folder: RunFolder,
     plan: Plan,
     checkpoint: Option<Checkpoint>,
-    created: CreatedFolder,
+    created: CreatedFolders,
 }
 
-/// A folder that is removed again if the request proves wrong before the run begins
+/// Folders, the innermost first, that are removed again if the request proves wrong before the run begins
 #[derive(Debug)]
-struct CreatedFolder(Option<PathBuf>);
+struct CreatedFolders(Vec<PathBuf>);
 
-impl Drop for CreatedFolder {
+impl Drop for CreatedFolders {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
+        for path in &self.0 {
             // Fails where something is in it by now, which is right
             let _ = fs::remove_dir(path);
         }
@@ -111,7 +112,7 @@ impl RunFolder {
 
     /// Replaces a file of the run
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        atomic::write_bytes(&self.path.join(name), content)
+        files::write_bytes(&self.path.join(name), content)
     }
 
     /// Puts the final model into the run folder: `write` fills an empty folder, whose files then move up one by one
@@ -246,7 +247,7 @@ impl PendingRun {
     /// dataset) is loaded before; the manifest is written next, for it marks the folder as one of this program
     pub fn begin(self) -> Result<(RunFolder, Option<Checkpoint>)> {
         let Self { folder, plan, checkpoint, mut created } = self;
-        created.0 = None;
+        created.0.clear();
         clear_leftovers(&folder.path)?;
         match plan {
             Plan::Fresh => {}
@@ -258,15 +259,21 @@ impl PendingRun {
     }
 }
 
-fn create(path: &Path) -> Result<CreatedFolder> {
+fn create(path: &Path) -> Result<CreatedFolders> {
     if path.is_dir() {
-        return Ok(CreatedFolder(None));
+        return Ok(CreatedFolders(Vec::new()));
     }
     if path.exists() {
         return Err(Error::usage(format!("`output_dir` is a file: `{}`", path.display())).hint("name a folder"));
     }
+    if let Some(file) = path.ancestors().find(|above| above.is_file()) {
+        let (path, file) = (path.display(), file.display());
+        return Err(Error::usage(format!("`output_dir` cannot be `{path}`: `{file}` is a file")).hint("name a folder"));
+    }
+    let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let created = CreatedFolders(missing.map(Path::to_path_buf).collect());
     fs::create_dir_all(path).map_err(|cause| write_error(path, &cause, None))?;
-    Ok(CreatedFolder(Some(path.to_path_buf())))
+    Ok(created)
 }
 
 /// The folder itself carries the lock: nothing is left in it, and the system ends the lock with the process

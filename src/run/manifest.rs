@@ -1,16 +1,14 @@
 //! `manifest.json`: where a run came from, so that it can be repeated and trusted.
 
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use super::atomic;
 use crate::error::{Error, Kind, Result};
+use crate::files;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -92,7 +90,7 @@ impl Manifest {
 
     fn write(&self) -> Result<()> {
         let whole = json!({ "program": "collimate", "version": VERSION, "starts": self.starts });
-        atomic::write_bytes(&self.path, format!("{whole:#}\n").as_bytes())
+        files::write_bytes(&self.path, format!("{whole:#}\n").as_bytes())
     }
 }
 
@@ -112,24 +110,6 @@ fn read_starts(path: &Path) -> Result<Vec<Value>> {
 
 fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
-}
-
-/// SHA-256 of a file, in hexadecimal
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let fail = |cause| Error::read(path, cause);
-    let mut file = File::open(path).map_err(fail)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(fail)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
 }
 
 /// The instruction sets of this processor that numeric code may pick between: another one may round differently
@@ -199,15 +179,5 @@ mod tests {
             assert_eq!(Manifest::start(&path, Start::default()).unwrap_err().exit_code(), 2);
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
-    }
-
-    #[test]
-    fn sha256_is_the_published_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("abc");
-        fs::write(&path, "abc").unwrap();
-        // FIPS 180-2, appendix B.1
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256_file(&path).unwrap(), expected);
     }
 }

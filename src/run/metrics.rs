@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::atomic::{self, write_error};
 use crate::error::{Error, Result};
+use crate::files::{self, write_error};
 
 /// The prefix of the names of an evaluation row
 pub const EVAL_PREFIX: &str = "eval_";
@@ -279,7 +279,7 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<()> {
             }
         }
     }
-    if kept == bytes { Ok(()) } else { atomic::write_bytes(path, &kept) }
+    if kept == bytes { Ok(()) } else { files::write_bytes(path, &kept) }
 }
 
 #[cfg(test)]

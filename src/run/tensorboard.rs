@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::atomic::write_error;
 use super::metrics::{EVAL_PREFIX, Metrics};
 use super::names;
 use crate::error::Result;
+use crate::files::write_error;
 
 /// The part of TensorBoard's `event.proto` and `summary.proto` that scalars need
 mod proto {

@@ -33,9 +33,9 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     for ((name, dataset), pairs) in datasets.into_iter().zip(&mut pairs) {
         let Some(dataset) = dataset else { continue };
         let prepared = preference_examples(&dataset, &session.tokenizer, &options)?;
-        let sequences = |pair: &'_ PreferenceExample| [pair.prompt.clone(), pair.chosen.clone(), pair.rejected.clone()];
-        session
-            .check_tokens(prepared.examples.iter().flat_map(sequences).collect::<Vec<_>>().iter().map(Vec::as_slice))?;
+        session.check_tokens(
+            prepared.examples.iter().flat_map(|pair| [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]]),
+        )?;
         session.note_rows(name, &prepared.report);
         *pairs = prepared.examples;
     }

@@ -2,10 +2,11 @@
 //!
 //! A recipe names its keys ([`CommandSpec`](crate::config::CommandSpec)), turns rows into examples, and is an
 //! [`objective::Objective`]: rows in, loss and metrics out. The rest is common: [`session`] finds model, data and
-//! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps.
+//! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps. [`evaluate`] looks without training.
 
 pub mod collate;
 pub mod dpo;
+pub mod evaluate;
 pub mod objective;
 pub mod plan;
 pub mod registry;

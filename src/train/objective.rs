@@ -53,6 +53,9 @@ pub trait Objective {
     fn forward(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome>;
 }
 
+/// What to do about numbers that are no longer finite
+pub const LOWER_THE_RATE: &str = "lower `learning_rate` or `max_grad_norm`";
+
 /// A pass's loss as a number
 ///
 /// # Errors
@@ -62,6 +65,5 @@ pub fn finite(loss: &Tensor) -> Result<f64> {
     if value.is_finite() {
         return Ok(value);
     }
-    Err(Error::run(format!("the loss is {value}"))
-        .hint("lower `learning_rate`, or set `max_grad_norm`; the last checkpoint is untouched"))
+    Err(Error::run(format!("the loss is {value}")).hint(LOWER_THE_RATE))
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::config::{Context, Resume as ResumeKey, Strategy, TrainKeys};
-use crate::data::{Dataset, ReadOptions, RowReport, Tokenizer, Truncation, read_dataset, splits};
+use crate::data::{Dataset, ReadOptions, RowReport, Tokenizer, Truncation, read_dataset, read_split, splits};
+use crate::files;
 use crate::model::config::Gpt2Config;
-use crate::model::files;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::model::weights::weight_files;
@@ -135,14 +135,12 @@ impl Session {
         let split = self.keys.dataset_test_split.clone();
         if let Some(name) = self.keys.eval_dataset.clone() {
             // A dataset named for evaluation alone may be a plain file, whose only split is `train`
-            let path = self.hub.dataset(&name, None, self.keys.dataset_config.as_deref())?;
-            let known = splits(&path, self.keys.dataset_config.as_deref())?;
+            let known = self.splits(&name)?;
             let split = if known.contains(&split) || known.len() != 1 { split } else { known[0].clone() };
             return self.read(&name, &split).map(Some);
         }
         let name = self.keys.dataset()?.to_owned();
-        let path = self.hub.dataset(&name, None, self.keys.dataset_config.as_deref())?;
-        if !splits(&path, self.keys.dataset_config.as_deref())?.contains(&split) {
+        if !self.splits(&name)?.contains(&split) {
             return Err(Error::usage(format!(
                 "`eval_strategy` needs held-out rows, and `{name}` has no split `{split}`"
             ))
@@ -151,11 +149,25 @@ impl Session {
         self.read(&name, &split).map(Some)
     }
 
+    fn splits(&self, name: &str) -> Result<Vec<String>> {
+        let config = self.keys.dataset_config.as_deref();
+        match self.hub.local_dataset(name)? {
+            Some(path) => splits(&path, config),
+            None => self.hub.dataset_splits(name, None, config),
+        }
+    }
+
     fn read(&mut self, name: &str, split: &str) -> Result<Dataset> {
         let config = self.keys.dataset_config.clone();
-        let path = self.hub.dataset(name, None, config.as_deref())?;
         let columns = self.keys.columns.iter().map(|(found, expected)| (found.to_owned(), expected.clone())).collect();
-        let dataset = read_dataset(&path, &ReadOptions { split: split.to_owned(), config, columns })?;
+        let options = ReadOptions { split: split.to_owned(), config, columns };
+        let dataset = if let Some(path) = self.hub.local_dataset(name)? {
+            read_dataset(&path, &options)?
+        } else {
+            // The card of a dataset on the Hub says which file is which split; the others stay there
+            let files = self.hub.dataset_files(name, None, options.config.as_deref(), &[split])?;
+            read_split(Path::new(name), files.into_iter().map(|file| file.path).collect(), &options)?
+        };
         for file in &dataset.files {
             self.sha256.insert(file.clone(), files::sha256_file(file)?);
         }

@@ -2,19 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::objective::{Objective, Pass, Split, finite};
+use super::objective::{LOWER_THE_RATE, Objective, Pass, Split, finite};
 use super::plan::{Plan, StepRows};
 use super::session::{Keeper, Session};
 use crate::config::{LrScheduler, Strategy, TrainKeys};
+use crate::error::{Error, Kind, Result};
 use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
-use crate::optim::{AdamW, AdamWConfig, Gradients, Moments, Schedule, clip_factor};
+use crate::optim::gradients::{self, clip_factor};
+use crate::optim::{AdamW, AdamWConfig, Moments, Schedule};
 use crate::run::clock::since_process_start;
 use crate::run::{
-    Checkpoint, EventWriter, Manifest, Metrics, MetricsWriter, Part, Progress, RunFolder, Signals, Slice, StepClock,
-    Window, names,
+    Checkpoint, EventWriter, Manifest, Metrics, MetricsWriter, Part, Progress, Row, RunFolder, Signals, Slice,
+    StepClock, Window, metrics, names,
 };
-use crate::{Error, Result};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 
@@ -31,6 +32,8 @@ struct State {
     loss_sum: f64,
     /// Metrics since the last logged step
     window: Window,
+    /// Whether a signal broke off the evaluation after this step
+    evaluation_due: bool,
 }
 
 struct StepLoop<'a> {
@@ -48,7 +51,8 @@ struct StepLoop<'a> {
     progress: Progress,
     signals: Signals,
     clock: StepClock,
-    last_eval: Metrics,
+    /// The step of the last evaluation, and what it gave
+    last_eval: (Option<u64>, Metrics),
 }
 
 /// Trains `objective` as the session's keys say, from the beginning or from a checkpoint, and writes the run folder
@@ -60,17 +64,18 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
     let (folder, checkpoint, mut manifest, keeper) = session.begin()?;
     let result = (|| {
         let mut optimizer = optimizer(objective.model(), &keys);
+        let metrics = folder.metrics()?;
         let state = match &checkpoint {
             Some(checkpoint) => restore(checkpoint, objective.model(), &mut optimizer)?,
             None => State::default(),
         };
         let mut run = StepLoop {
             progress: Progress::new(plan.total_steps, state.step, keys.quiet),
-            metrics: folder.metrics()?,
+            last_eval: last_evaluation(&folder)?,
+            metrics,
             events: if keys.tensorboard() { Some(folder.events()?) } else { None },
             signals: Signals::install()?,
             clock: StepClock::new(),
-            last_eval: Metrics::new(),
             objective,
             keys,
             plan,
@@ -90,6 +95,12 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
 fn finish(manifest: &mut Manifest, result: Result<()>) -> Result<()> {
     let noted = manifest.finish(result.as_ref().copied());
     result.and(noted)
+}
+
+/// What an earlier start of the run evaluated last
+fn last_evaluation(folder: &RunFolder) -> Result<(Option<u64>, Metrics)> {
+    let row = metrics::read(&folder.join(names::METRICS))?.into_iter().rfind(Row::is_eval);
+    Ok(row.map_or_else(Default::default, |row| (Some(row.step), row.metrics)))
 }
 
 fn optimizer(model: &Gpt2, keys: &TrainKeys) -> AdamW {
@@ -146,14 +157,19 @@ fn restore(checkpoint: &Checkpoint, model: &Gpt2, optimizer: &mut AdamW) -> Resu
 
 impl StepLoop<'_> {
     fn run(&mut self) -> Result<()> {
-        if self.keys.eval_on_start && self.state.step == 0 {
+        let due = self.state.evaluation_due || (self.keys.eval_on_start && self.state.step == 0);
+        self.state.evaluation_due = false;
+        if due && self.last_eval.0 != Some(self.state.step) {
             self.evaluate()?;
         }
         self.clock = StepClock::new();
         while self.state.step < self.plan.total_steps {
             let rows = self.plan.step(self.state.step);
             if let Err(error) = self.step(&rows) {
-                return Err(self.stopped(error));
+                return Err(match error.kind() {
+                    Kind::Signal(_) => self.stopped(error),
+                    _ => error.context(format_args!("step {}", self.state.step + 1)),
+                });
             }
             self.after_step(&rows)?;
             if let Some(signal) = self.signals.received() {
@@ -167,7 +183,7 @@ impl StepLoop<'_> {
     fn step(&mut self, rows: &StepRows) -> Result<()> {
         let step = self.state.step;
         let total: f64 = rows.micro_batches.iter().map(|rows| self.objective.weight(Split::Train, rows)).sum();
-        let mut gradients = Gradients::new(self.objective.model().vars().len());
+        self.objective.model().gradients().reset();
         let (mut loss, mut tokens, mut metrics) = (0.0, 0, Vec::new());
         for (i, rows) in rows.micro_batches.iter().enumerate() {
             if let Some(signal) = self.signals.received() {
@@ -177,27 +193,26 @@ impl StepLoop<'_> {
             let dropout = (!self.keys.disable_dropout).then_some(key);
             let pass = Pass { split: Split::Train, rows, denominator: total, dropout };
             let outcome = self.objective.forward(&pass, &mut self.clock)?;
-            loss += finite(&outcome.loss)?;
+            loss += finite(&outcome.loss).map_err(|error| self.failed(error, step.saturating_sub(1)))?;
             let model = self.objective.model();
             self.clock.time(Part::Backward, || -> Result<()> {
-                let mut store = outcome.loss.backward()?;
-                Ok(gradients.accumulate(&mut store, model.vars().iter().map(|(_, var)| var))?)
+                let store = outcome.loss.backward()?;
+                Ok(gradients::collect(model.gradients(), &store, model.vars().iter().map(|(_, var)| var))?)
             })?;
             tokens += outcome.tokens;
             metrics.push(outcome.metrics);
         }
-        if let Some(missing) = gradients.missing().next() {
-            let name = &self.objective.model().vars()[missing].0;
-            return Err(Error::run(format!("parameter `{name}` got no gradient")));
-        }
         let lr = self.keys.learning_rate * self.schedule.factor(step, self.warmup, self.plan.total_steps);
         let begin = std::time::Instant::now();
-        let norm = gradients.norm();
+        let sums = self.objective.model().gradients();
+        let norm = gradients::norm(sums);
         if !norm.is_finite() {
-            return Err(Error::run(format!("the gradient's norm is {norm}"))
-                .hint("lower `learning_rate`; the weights before this step are in the checkpoint"));
+            let error = Error::run(format!("the norm of the gradient is {norm}"));
+            // The weights gave a finite loss: they are worth keeping
+            let error = self.stopped(error.hint(LOWER_THE_RATE));
+            return Err(self.failed(error, step));
         }
-        self.optimizer.step(&gradients, lr, clip_factor(norm, self.keys.max_grad_norm))?;
+        self.optimizer.step(sums, lr, clip_factor(norm, self.keys.max_grad_norm))?;
         self.clock.add(Part::Optimizer, begin.elapsed());
 
         let state = &mut self.state;
@@ -273,10 +288,15 @@ impl StepLoop<'_> {
         for rows in rows.chunks(self.keys.per_device_eval_batch_size) {
             let denominator = self.objective.weight(Split::Eval, rows);
             let pass = Pass { split: Split::Eval, rows, denominator, dropout: None };
-            let outcome = self.objective.forward(&pass, &mut clock)?;
-            window.add_ratio("loss", finite(&outcome.loss)? * rows.len() as f64, rows.len() as f64);
-            window.add_all(&outcome.metrics);
+            let outcome = self.objective.forward(&pass, &mut clock).and_then(|o| Ok((finite(&o.loss)?, o.metrics)));
+            let step = self.state.step;
+            let (loss, metrics) = outcome.map_err(|error| {
+                self.failed(error.context(format_args!("evaluation after step {step}")), step.saturating_sub(1))
+            })?;
+            window.add_ratio("loss", loss * rows.len() as f64, rows.len() as f64);
+            window.add_all(&metrics);
             if let Some(signal) = self.signals.received() {
+                self.state.evaluation_due = true;
                 return Err(self.stopped(Signals::error(signal, self.state.step)));
             }
         }
@@ -287,11 +307,12 @@ impl StepLoop<'_> {
         let metrics = window.take().into_eval();
         self.write(&metrics)?;
         self.progress.log(self.state.step, &metrics);
-        self.last_eval = metrics;
+        self.last_eval = (Some(self.state.step), metrics);
         Ok(())
     }
 
     fn save_checkpoint(&mut self) -> Result<()> {
+        self.check_weights()?;
         self.metrics.sync()?;
         let writer = self.folder.new_checkpoint(self.state.step)?;
         self.keeper.save(self.objective.model(), writer.path())?;
@@ -307,7 +328,26 @@ impl StepLoop<'_> {
         self.folder.rotate(self.keys.save_total_limit)
     }
 
-    /// A run that ends early leaves a checkpoint of its last good step; `error` says why it ended
+    /// No file ever holds weights that are NaN or infinite
+    fn check_weights(&self) -> Result<()> {
+        for (name, var) in self.objective.model().vars() {
+            if !var.as_tensor().sum_all()?.to_scalar::<f32>()?.is_finite() {
+                let error = Error::run(format!("step {}: `{name}` is no longer finite", self.state.step));
+                return Err(self.failed(error.hint(LOWER_THE_RATE), self.state.step.saturating_sub(1)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which checkpoint is left of a run whose weights were sound up to this step
+    fn failed(&self, error: Error, sound: u64) -> Error {
+        let newest = self.folder.checkpoints().ok().and_then(|found| found.into_iter().rfind(|(at, _)| *at <= sound));
+        let Some((_, path)) = newest else { return error };
+        let hint = error.hint_text().map_or_else(String::new, |hint| format!("{hint}; "));
+        error.hint(format!("{hint}the newest checkpoint before that is `{}`", path.display()))
+    }
+
+    /// A run that is stopped leaves a checkpoint of its last step; `error` says why it ended
     fn stopped(&mut self, error: Error) -> Error {
         let step = self.state.step;
         let saved = self.folder.join(names::checkpoint(step)).is_dir();
@@ -322,6 +362,7 @@ impl StepLoop<'_> {
 
     /// The final model and figures
     fn end(&mut self) -> Result<()> {
+        self.check_weights()?;
         let (keeper, model) = (&self.keeper, self.objective.model());
         self.folder.write_model(|folder| keeper.save(model, folder))?;
         let state = &self.state;
@@ -331,7 +372,7 @@ impl StepLoop<'_> {
         summary.set("train_loss", state.loss_sum / state.step.max(1) as f64);
         summary.set("num_tokens", state.num_tokens as f64);
         summary.set("train_runtime", since_process_start());
-        summary.extend(self.last_eval.iter());
+        summary.extend(self.last_eval.1.iter());
         let text: serde_json::Map<_, _> =
             summary.iter().map(|(name, value)| (name.to_owned(), serde_json::json!(value))).collect();
         let mut json = serde_json::to_vec_pretty(&text).unwrap_or_default();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use collimate::model::files::hex;
+use collimate::files::hex;
 use sha2::{Digest, Sha256};
 
 /// The commit that `main` means in every repository

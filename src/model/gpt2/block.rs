@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::model::config::{Activation, Gpt2Config};
-use crate::ops::{self, Dropout, Heads, Ragged};
+use crate::model::config::Gpt2Config;
+use crate::ops::{self, Activation, Dropout, Heads, Ragged};
 
 /// Layer norm with its weights
 pub(super) struct Norm {
@@ -89,18 +89,7 @@ impl Block {
         let qkv = self.c_attn.forward(&self.ln_1.forward(x)?)?; // (N, 3C)
         let attended = ops::causal_attention(&qkv, layout, Heads { dropout: on_weights, ..self.heads })?; // (N, C)
         let x = (x + drop(self.attn_proj.forward(&attended)?, on_attention)?)?;
-        let inner = activate(self.activation, &self.c_fc.forward(&self.ln_2.forward(&x)?)?)?; // (N, 4C)
+        let inner = ops::activation(self.activation, &self.c_fc.forward(&self.ln_2.forward(&x)?)?)?; // (N, 4C)
         x + drop(self.mlp_proj.forward(&inner)?, on_mlp)?
-    }
-}
-
-/// The feed-forward block's activation
-pub(super) fn activate(activation: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
-    match activation {
-        Activation::GeluTanh => ops::gelu_tanh(x),
-        Activation::Gelu => x.gelu_erf(),
-        Activation::Relu => x.relu(),
-        Activation::Silu => x.silu(),
-        Activation::Tanh => x.tanh(),
     }
 }

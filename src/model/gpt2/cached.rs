@@ -1,71 +1,34 @@
 //! Decoding with a key-value cache, outside autograd: new tokens of many sequences at once.
 
-use candle_core::{Storage, StorageRef, Tensor};
-
 use super::Gpt2;
-use super::block::{Block, Conv1d, Norm, activate};
-use crate::model::config::Activation;
+use super::block::{Block, Conv1d, Norm};
 use crate::ops::kernels::attention::{self, CachedRows};
 use crate::ops::kernels::matmul::{Mat, matmul};
-use crate::ops::kernels::{buffer, vector};
+use crate::ops::kernels::{buffer, layers, vector};
+use crate::ops::view::Values;
 use crate::{Error, Result};
 
-/// Read access to a weight for as long as a decoder lives
-struct Weight<'a> {
-    storage: StorageRef<'a>,
-    range: (usize, usize),
-}
-
-impl<'a> Weight<'a> {
-    fn new(tensor: &'a Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        let range = layout.contiguous_offsets().ok_or_else(|| Error::run("a weight is not contiguous"))?;
-        let weight = Self { storage, range };
-        weight.checked()?;
-        Ok(weight)
-    }
-
-    fn checked(&self) -> Result<&[f32]> {
-        let Storage::Cpu(cpu) = &*self.storage else { return Err(Error::run("decoding runs on the CPU")) };
-        Ok(&cpu.as_slice::<f32>()?[self.range.0..self.range.1])
-    }
-
-    fn get(&self) -> &[f32] {
-        self.checked().unwrap_or(&[])
-    }
-}
-
 struct Affine<'a> {
-    weight: Weight<'a>,
-    bias: Weight<'a>,
+    weight: Values<'a>,
+    bias: Values<'a>,
 }
 
 impl<'a> Affine<'a> {
     fn of(conv: &'a Conv1d) -> Result<Self> {
-        Ok(Self { weight: Weight::new(&conv.weight)?, bias: Weight::new(&conv.bias)? })
+        Ok(Self { weight: Values::new(&conv.weight)?, bias: Values::new(&conv.bias)? })
     }
 
     fn of_norm(norm: &'a Norm) -> Result<Self> {
-        Ok(Self { weight: Weight::new(&norm.weight)?, bias: Weight::new(&norm.bias)? })
+        Ok(Self { weight: Values::new(&norm.weight)?, bias: Values::new(&norm.bias)? })
     }
 
     /// (N, I) → (N, O)
-    fn linear(&self, x: &[f32], n: usize) -> Vec<f32> {
-        let (w, b) = (self.weight.get(), self.bias.get());
-        let (i, o) = (x.len() / n, b.len());
-        let mut y = buffer(n * o);
-        y.chunks_mut(o).for_each(|row| row.copy_from_slice(b));
-        matmul(n, o, i, 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, true);
-        y
+    fn linear(&self, x: &[f32]) -> Vec<f32> {
+        layers::linear(x, &self.weight, &self.bias)
     }
 
     fn norm(&self, x: &[f32], eps: f64) -> Vec<f32> {
-        let (w, b) = (self.weight.get(), self.bias.get());
-        let mut y = buffer(x.len());
-        for (y, x) in y.chunks_mut(w.len()).zip(x.chunks(w.len())) {
-            vector::layer_norm(x, w, b, eps as f32, y);
-        }
-        y
+        layers::layer_norm(x, &self.weight, &self.bias, eps as f32)
     }
 }
 
@@ -94,11 +57,11 @@ pub struct NewTokens {
 /// A model with a key-value cache for a fixed number of sequences of bounded length
 pub struct Decoder<'a> {
     model: &'a Gpt2,
-    wte: Weight<'a>,
-    wpe: Weight<'a>,
+    wte: Values<'a>,
+    wpe: Values<'a>,
     layers: Vec<Layer<'a>>,
     ln_f: Affine<'a>,
-    lm_head: Weight<'a>,
+    lm_head: Values<'a>,
     capacity: usize,
     lengths: Vec<usize>,
 }
@@ -122,10 +85,10 @@ impl<'a> Decoder<'a> {
         });
         Ok(Self {
             layers: layers.collect::<Result<_>>()?,
-            wte: Weight::new(&model.wte)?,
-            wpe: Weight::new(&model.wpe)?,
+            wte: Values::new(&model.wte)?,
+            wpe: Values::new(&model.wpe)?,
             ln_f: Affine::of_norm(&model.ln_f)?,
-            lm_head: Weight::new(&model.lm_head)?,
+            lm_head: Values::new(&model.lm_head.values)?,
             capacity,
             lengths: vec![0; slots],
             model,
@@ -179,17 +142,17 @@ impl<'a> Decoder<'a> {
                 past,
             });
             for (i, &id) in tokens.ids.iter().enumerate() {
-                let Some(token) = self.wte.get().get(id as usize * c..(id as usize + 1) * c) else {
+                let Some(token) = self.wte.get(id as usize * c..(id as usize + 1) * c) else {
                     return Err(Error::run(format!("token id {id} lies outside the model's vocabulary")));
                 };
-                let position = &self.wpe.get()[(past + i) * c..][..c];
+                let position = &self.wpe[(past + i) * c..][..c];
                 x.extend(token.iter().zip(position).map(|(t, p)| t + p));
             }
         }
         let n = x.len() / c;
         let eps = config.layer_norm_epsilon;
         for layer in &mut self.layers {
-            let qkv = layer.c_attn.linear(&layer.ln_1.norm(&x, eps), n); // (N, 3C)
+            let qkv = layer.c_attn.linear(&layer.ln_1.norm(&x, eps)); // (N, 3C)
             for sequence in &sequences {
                 for i in 0..sequence.rows {
                     let row = &qkv[(sequence.row + i) * 3 * c..][..3 * c];
@@ -200,10 +163,10 @@ impl<'a> Decoder<'a> {
             }
             let mut attended = buffer(n * c);
             attention::cached(&qkv, &layer.keys, &layer.values, &sequences, layer.block.heads, &mut attended);
-            vector::add(&mut x, &layer.attn_proj.linear(&attended, n));
-            let inner = layer.c_fc.linear(&layer.ln_2.norm(&x, eps), n); // (N, 4C)
-            let inner = activated(layer.block.activation, inner)?;
-            vector::add(&mut x, &layer.mlp_proj.linear(&inner, n));
+            vector::add(&mut x, &layer.attn_proj.linear(&attended));
+            let inner = layer.c_fc.linear(&layer.ln_2.norm(&x, eps)); // (N, 4C)
+            let inner = layers::activation(layer.block.activation, &inner);
+            vector::add(&mut x, &layer.mlp_proj.linear(&inner));
         }
         let mut last = Vec::with_capacity(new.len() * c);
         for (sequence, tokens) in sequences.iter().zip(new) {
@@ -213,28 +176,7 @@ impl<'a> Decoder<'a> {
         let hidden = self.ln_f.norm(&last, eps);
         let v = config.vocab_size;
         let mut logits = buffer(new.len() * v);
-        matmul(
-            new.len(),
-            v,
-            c,
-            1.0,
-            Mat::rows(&hidden, c),
-            Mat::rows(self.lm_head.get(), c).t(),
-            &mut logits,
-            v,
-            false,
-        );
+        matmul(new.len(), v, c, 1.0, Mat::rows(&hidden, c), Mat::rows(&self.lm_head, c).t(), &mut logits, v, false);
         Ok(logits)
     }
-}
-
-fn activated(activation: Activation, mut x: Vec<f32>) -> Result<Vec<f32>> {
-    if activation == Activation::GeluTanh {
-        let mut y = buffer(x.len());
-        vector::gelu_tanh(&x, &mut y);
-        return Ok(y);
-    }
-    let n = x.len();
-    let x = Tensor::from_vec(std::mem::take(&mut x), n, &candle_core::Device::Cpu)?;
-    Ok(activate(activation, &x)?.to_vec1()?)
 }

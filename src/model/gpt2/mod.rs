@@ -5,6 +5,7 @@
 
 mod block;
 pub mod cached;
+mod fused;
 mod init;
 
 use std::path::Path;
@@ -13,10 +14,11 @@ use std::sync::Arc;
 use candle_core::{Tensor, Var};
 
 use self::block::{Block, Norm};
+use self::fused::Fused;
 use super::config::{Architecture, Gpt2Config};
 use super::weights;
 use crate::ops::kernels::noise::mix;
-use crate::ops::{self, Dropout, Ragged, TokenLogProbs};
+use crate::ops::{self, Dropout, GradientSums, Ragged, TokenLogProbs, Weight};
 use crate::{Error, Result};
 
 /// Names and shapes of all tensors of a GPT-2 backbone and, where it is not tied, its head, in transformers' order
@@ -60,7 +62,10 @@ pub struct Gpt2 {
     wpe: Tensor,
     blocks: Vec<Block>,
     ln_f: Norm,
-    lm_head: Tensor,
+    lm_head: Weight,
+    /// The hand-written passes of a trainable model
+    fused: Option<Fused>,
+    sums: Arc<GradientSums>,
 }
 
 impl Gpt2 {
@@ -92,7 +97,12 @@ impl Gpt2 {
         }
         let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let mut model = Self::assemble(config, weights)?;
-        model.vars = vars;
+        let sums = Arc::new(GradientSums::new(vars.len()));
+        model.fused = Some(Fused::new(&model.wte, &model.wpe, &model.blocks, &model.ln_f, &sums)?);
+        // The head is the token embedding's weight 0, or the last weight of its own
+        let head = if model.config.tie_word_embeddings { 0 } else { vars.len() - 1 };
+        model.lm_head = Weight { values: model.lm_head.values.detach(), sum: Some((sums.clone(), head)) };
+        (model.vars, model.sums) = (vars, sums);
         Ok(model)
     }
 
@@ -115,7 +125,9 @@ impl Gpt2 {
             .collect::<Result<Vec<_>>>()?;
         let ln_f = norm("transformer.ln_f")?;
         let lm_head = if config.tie_word_embeddings { wte.clone() } else { get("lm_head.weight")? };
-        Ok(Self { config, weights, vars: Vec::new(), wte, wpe, blocks, ln_f, lm_head })
+        let lm_head = Weight { values: lm_head, sum: None };
+        let sums = Arc::default();
+        Ok(Self { config, weights, vars: Vec::new(), wte, wpe, blocks, ln_f, lm_head, fused: None, sums })
     }
 
     /// The same weights in the same memory, without gradients: for evaluation, generation, a reference at the start
@@ -163,7 +175,20 @@ impl Gpt2 {
 
     /// The LM head's matrix, (V, C)
     pub fn lm_head(&self) -> &Tensor {
-        &self.lm_head
+        &self.lm_head.values
+    }
+
+    /// Where backward passes sum the gradients of [`Self::vars`], in their order
+    pub fn gradients(&self) -> &Arc<GradientSums> {
+        &self.sums
+    }
+
+    /// A model of the same variables whose passes are made of single operations of candle's graph: the oracle of the
+    /// hand-written ones
+    pub fn composed(&self) -> Result<Self> {
+        let mut model = Self::assemble(self.config.clone(), self.weights.clone())?;
+        model.vars.clone_from(&self.vars);
+        Ok(model)
     }
 
     /// Number of parameters, shared ones counted once
@@ -181,16 +206,26 @@ impl Gpt2 {
         let site = |site: u64, p: f64| {
             dropout_key.filter(|_| p > 0.0).map(|key| Dropout { p: p as f32, key: mix(key ^ mix(site)) })
         };
-        let mut x = ops::embedding(&self.wte, &self.wpe, ids, &layout.positions())?; // (N, C)
+        let mut x = match &self.fused {
+            Some(fused) => fused.embed(ids, &layout.positions())?,
+            None => ops::embedding(&self.wte, &self.wpe, ids, &layout.positions())?,
+        }; // (N, C)
         if let Some(dropout) = site(0, self.config.embd_pdrop) {
             x = ops::dropout(&x, dropout)?;
         }
         for (i, block) in self.blocks.iter().enumerate() {
             let at = |k: u64, p: f64| site(1 + 3 * i as u64 + k, p);
             let (attention, residual) = (self.config.attn_pdrop, self.config.resid_pdrop);
-            x = block.forward(&x, layout, [at(0, attention), at(1, residual), at(2, residual)])?;
+            let dropouts = [at(0, attention), at(1, residual), at(2, residual)];
+            x = match &self.fused {
+                Some(fused) => fused.block(i, &x, layout, dropouts)?,
+                None => block.forward(&x, layout, dropouts)?,
+            };
         }
-        self.ln_f.forward(&x)
+        match &self.fused {
+            Some(fused) => fused.final_norm(&x),
+            None => self.ln_f.forward(&x),
+        }
     }
 
     /// log p of `targets[i]` after the token at `rows[i]`, with entropy and side figures; see [`ops::token_log_probs`]

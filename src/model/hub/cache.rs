@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use hf_hub::{Cache, CacheRepo};
 
 use super::name::{Kind, Target, is_commit, nearest};
-use crate::model::files;
+use crate::files;
 use crate::{Error, Result};
 
 /// One repository's part of the cache

@@ -10,7 +10,7 @@ use super::client::{Client, FileInfo};
 use super::failure::{Attempt, Failure, text};
 use super::name::Target;
 use crate::Error;
-use crate::model::files;
+use crate::files;
 
 /// Time between two log lines about the same download
 const REPORT_EVERY: Duration = Duration::from_secs(10);

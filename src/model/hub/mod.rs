@@ -86,6 +86,25 @@ impl Hub {
         Ok(self.remote_dataset(name_or_path, revision, config, &[])?.0)
     }
 
+    /// The file or folder on this disk that a dataset's name means; None for a name on the Hub
+    pub fn local_dataset(&self, name_or_path: &str) -> Result<Option<PathBuf>> {
+        name::local_path(Kind::Dataset, name_or_path)
+    }
+
+    /// The splits of a dataset on the Hub, in its own order; no data is fetched
+    pub fn dataset_splits(&self, name: &str, revision: Option<&str>, config: Option<&str>) -> Result<Vec<String>> {
+        let target = Target::new(Kind::Dataset, name, revision)?;
+        let (_, chosen) =
+            self.gather(&target, &|place, listed, fetch| choose_data_files(place, listed, config, fetch))?;
+        let mut splits: Vec<String> = Vec::new();
+        for (split, _) in chosen {
+            if !splits.contains(&split) {
+                splits.push(split);
+            }
+        }
+        Ok(splits)
+    }
+
     /// The data files of a dataset by split, splits in the order in which the dataset names them.
     ///
     /// `config` picks one of the configurations of the dataset's card (or a folder of it). Only the splits named in
@@ -239,6 +258,22 @@ fn newest_checkpoint(folder: &Path) -> Option<PathBuf> {
     entries.filter_map(|path| Some((step(&path)?, path))).max().map(|(_, path)| path)
 }
 
+/// (split, file) for each data file
+fn choose_data_files(
+    place: &str,
+    listed: &[String],
+    config: Option<&str>,
+    fetch: &mut model_files::Fetch,
+) -> Attempt<Vec<(String, String)>> {
+    let card = if listed.iter().any(|file| file == dataset_files::CARD) {
+        let path = fetch(dataset_files::CARD)?;
+        Some(std::fs::read_to_string(&path).map_err(|cause| Error::read(&path, cause))?)
+    } else {
+        None
+    };
+    Ok(dataset_files::select(place, listed, card.as_deref(), config)?)
+}
+
 fn pick_data_files(
     place: &str,
     listed: &[String],
@@ -246,13 +281,7 @@ fn pick_data_files(
     splits: &[&str],
     fetch: &mut model_files::Fetch,
 ) -> Attempt<Vec<DataFile>> {
-    let card = if listed.iter().any(|file| file == dataset_files::CARD) {
-        let path = fetch(dataset_files::CARD)?;
-        Some(std::fs::read_to_string(&path).map_err(|cause| Error::read(&path, cause))?)
-    } else {
-        None
-    };
-    let chosen = dataset_files::select(place, listed, card.as_deref(), config)?;
+    let chosen = choose_data_files(place, listed, config, fetch)?;
     if let Some(unknown) = splits.iter().find(|split| !chosen.iter().any(|(known, _)| known == *split)) {
         let mut known: Vec<_> = chosen.iter().map(|(split, _)| format!("`{split}`")).collect();
         known.dedup();

@@ -74,6 +74,10 @@ pub(super) fn local_path(kind: Kind, name: &str) -> Result<Option<PathBuf>> {
     if path.exists() {
         return Ok(Some(path));
     }
+    if path.is_symlink() {
+        let target = std::fs::read_link(&path).map_err(|cause| Error::read(&path, cause))?;
+        return Err(Error::usage(format!("`{name}` is a link to `{}`, which does not exist", target.display())));
+    }
     if looks_local(name) {
         return Err(Error::usage(format!("`{name}` does not exist")).hint(nearest_hint(&path)));
     }

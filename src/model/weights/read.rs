@@ -1,8 +1,9 @@
 //! One weight file: its table of tensors, and each tensor read straight into its own vector of f32.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
@@ -10,9 +11,10 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
-use crate::model::files;
 use crate::{Error, Result};
 
+/// First bytes of the text that git checks out in place of a large file when git-lfs is not installed
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
 /// Bytes of the length field before a safetensors header
 const LENGTH_FIELD: u64 = 8;
 /// What the safetensors format allows for a header
@@ -62,7 +64,7 @@ enum Content {
 
 impl Archive {
     pub fn open(path: PathBuf) -> Result<Self> {
-        let (file, length) = files::open_data(&path)?;
+        let (file, length) = open_data(&path)?;
         let is_pickle = path.extension().is_some_and(|extension| extension == "bin");
         if is_pickle { Self::open_pickle(path, &file) } else { Self::open_safetensors(path, file, length) }
     }
@@ -212,4 +214,24 @@ fn convert<const N: usize>(
 fn read_pickled(pickle: &PthTensors, name: &str) -> candle_core::Result<Vec<f32>> {
     let tensor = pickle.get(name)?.ok_or_else(|| candle_core::Error::Msg("not in the file".into()))?;
     tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// Opens a file that must hold data, and says so where it is empty or only a git-lfs pointer; also returns its length.
+fn open_data(path: &Path) -> Result<(File, u64)> {
+    let mut file = File::open(path).map_err(|cause| Error::read(path, cause))?;
+    let length = file.metadata().map_err(|cause| Error::read(path, cause))?.len();
+    if length == 0 {
+        return Err(Error::usage(format!("`{}` is empty (0 bytes)", path.display()))
+            .hint("the download or the copy broke off: fetch the file again"));
+    }
+    let mut start = vec![0; LFS_POINTER.len().min(length as usize)];
+    file.read_exact(&mut start).map_err(|cause| Error::read(path, cause))?;
+    if start == LFS_POINTER {
+        return Err(Error::usage(format!(
+            "`{}` is a git-lfs pointer ({length} bytes of text), not the file itself",
+            path.display()
+        ))
+        .hint("run `git lfs install` and `git lfs pull` in that folder"));
+    }
+    Ok((file, length))
 }

@@ -1,8 +1,7 @@
 //! `model.safetensors`, streamed from the tensors' own storage.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
@@ -10,8 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::WEIGHTS_FILE;
-use crate::model::files;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Writes `model.safetensors` into `folder`, as f32, with the names that transformers uses.
 ///
@@ -26,15 +24,10 @@ pub fn save(folder: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     }
     let header = header(&named)?;
     let path = folder.join(WEIGHTS_FILE);
-    files::write_whole(&path, |file| {
-        let mut writer = BufWriter::with_capacity(1 << 20, file);
-        let write_error = |cause| Error::write(&path, cause);
-        writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(write_error)?;
-        writer.write_all(&header).map_err(write_error)?;
-        for (_, tensor) in &named {
-            write_values(&mut writer, tensor, &path)?;
-        }
-        writer.flush().map_err(write_error)
+    files::write_atomic(&path, |writer| {
+        writer.write_all(&(header.len() as u64).to_le_bytes())?;
+        writer.write_all(&header)?;
+        named.iter().try_for_each(|(_, tensor)| write_values(writer, tensor))
     })
 }
 
@@ -63,19 +56,20 @@ fn header(named: &[(String, &Tensor)]) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-fn write_values(writer: &mut BufWriter<&mut File>, tensor: &Tensor, path: &Path) -> Result<()> {
+fn write_values(writer: &mut impl Write, tensor: &Tensor) -> io::Result<()> {
     // Nothing is copied for an f32 tensor that lies in order on the CPU, which is what a model's variables are
-    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
+    let plain = || tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous();
+    let tensor = plain().map_err(io::Error::other)?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-        return Err(Error::run("a tensor moved to the CPU as f32 is something else"));
+        return Err(io::Error::other("a tensor moved to the CPU as f32 is something else"));
     };
     let start = layout.start_offset();
     let mut bytes = Vec::with_capacity(1 << 16);
     for chunk in values[start..start + layout.shape().elem_count()].chunks(1 << 14) {
         bytes.clear();
         bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-        writer.write_all(&bytes).map_err(|cause| Error::write(path, cause))?;
+        writer.write_all(&bytes)?;
     }
     Ok(())
 }

@@ -292,8 +292,8 @@ pub fn cached(qkv: &[f32], keys: &[f32], values: &[f32], sequences: &[CachedRows
                     to,
                     c,
                     false,
-                )
-            };
+                );
+            }
         }
     };
     let units = sequences.len() * heads.count;

@@ -9,6 +9,7 @@
 #![allow(clippy::inline_always)]
 
 pub mod attention;
+pub mod layers;
 pub mod matmul;
 pub mod noise;
 mod share;

@@ -211,13 +211,13 @@ simd! {
         }
     }
 
-    /// Its gradient times `g`
-    pub fn gelu_tanh_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
-        for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(g) {
+    /// g ← g · its slope at x
+    pub fn gelu_tanh_backward(x: &[f32], g: &mut [f32]) {
+        for (g, &x) in g.iter_mut().zip(x) {
             let u = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
             let du = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
             let s = 1.0 / (1.0 + exp(-2.0 * u));
-            *dx = g * (s + x * s * (1.0 - s) * 2.0 * du);
+            *g *= s + x * s * (1.0 - s) * 2.0 * du;
         }
     }
 
