@@ -80,7 +80,7 @@ fn demo_aligns_and_runs_again_with_the_same_result() {
     let record = json(&folder.join("demo.json"));
     let number = |name: &str| record.pointer(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
     assert!(number("/dpo/rewards~1accuracies") > 0.75, "{record}");
-    assert!(number("/dpo/accuracy") > number("/sft/accuracy") + 0.1, "{record}");
+    assert!(number("/dpo/logps~1accuracies") > number("/sft/logps~1accuracies") + 0.1, "{record}");
     assert!(number("/dpo/gold") > number("/sft/gold") + 0.2, "{record}");
     assert!(number("/sft/perplexity") < number("/base/perplexity"), "{record}");
     let by_trainer = json(&folder.join("dpo/summary.json"))["eval_rewards/accuracies"].as_f64().expect("a number");

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use self::measure::{Figures, HeldOut, Sample};
 use super::output::Output;
 use crate::config::{CommandSpec, Context, Value};
-use crate::model::files::write_bytes;
+use crate::files::write_bytes;
 use crate::reward::Lexicon;
 use crate::train::{dpo::DPO, sft::SFT};
 use crate::{Error, Result};
@@ -60,8 +60,13 @@ pub fn run(args: Args) -> Result<()> {
     tracing::info!("3/3 measuring the three models on what they were not trained on");
     let lexicon = Lexicon::from_json(files::LEXICON)?;
     let held_out = HeldOut::read(&reviews, &base, PROMPTS, &lexicon)?;
-    let measure = |model: &Path| held_out.measure(model, &lexicon, SEED);
-    let report = Report { base: measure(&base)?, sft: measure(&sft)?, dpo: measure(&dpo)?, held_out: &held_out };
+    let measure = |model, reference| held_out.measure(model, reference, &lexicon, SEED);
+    let report = Report {
+        base: measure(&base, None)?,
+        sft: measure(&sft, None)?,
+        dpo: measure(&dpo, Some(&sft))?,
+        held_out: &held_out,
+    };
     record(folder, &report.json())?;
     report.print(folder)?;
     tracing::info!("the demo took {:.0} s", begin.elapsed().as_secs_f64());
@@ -139,7 +144,8 @@ impl Report<'_> {
             let (gold, error) = figures.gold();
             json!({
                 "perplexity": figures.perplexity,
-                "accuracy": figures.accuracy(),
+                "logps/accuracies": figures.likelier,
+                "rewards/accuracies": figures.rewarded,
                 "gold": gold,
                 "gold_standard_error": error,
                 "samples": figures.samples.len(),
@@ -147,16 +153,14 @@ impl Report<'_> {
                 "samples_ended": figures.ended(),
             })
         };
-        let mut dpo = figures(&self.dpo);
-        dpo["rewards/accuracies"] = json!(self.dpo.implicit_accuracy(&self.sft));
         json!({
             "finished": true,
             "version": env!("CARGO_PKG_VERSION"),
-            "pairs": self.dpo.log_probs.len(),
+            "pairs": self.held_out.pairs.len(),
             "gold_accuracy": self.held_out.gold_accuracy,
             "base": figures(&self.base),
             "sft": figures(&self.sft),
-            "dpo": dpo,
+            "dpo": figures(&self.dpo),
         })
     }
 
@@ -166,12 +170,12 @@ impl Report<'_> {
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let row =
             |name: &str, cells: [String; 3]| format!("{name:<44}{:>10}{:>10}{:>10}", cells[0], cells[1], cells[2]);
-        let reward = percent(self.dpo.implicit_accuracy(&self.sft));
+        let reward = |model: &Figures| model.rewarded.map_or_else(|| "-".to_owned(), percent);
         for line in [
             format!(
                 "Held out: {} reviews and {} pairs of reviews, of things that were in no training row.",
                 self.held_out.texts.len(),
-                self.dpo.log_probs.len()
+                self.held_out.pairs.len()
             ),
             format!(
                 "{} of the pairs are labelled in the order of their gold score; the labels of the others are noise.",
@@ -180,8 +184,8 @@ impl Report<'_> {
             String::new(),
             row("", ["base", "SFT", "DPO"].map(str::to_owned)),
             row("perplexity of a review, per token", models.map(|model| format!("{:.2}", model.perplexity))),
-            row("pairs whose chosen review is likelier", models.map(|model| percent(model.accuracy()))),
-            row("pairs whose chosen review has more reward", ["-".to_owned(), "-".to_owned(), reward]),
+            row("pairs whose chosen review is likelier", models.map(|model| percent(model.likelier))),
+            row("pairs whose chosen review has more reward", models.map(reward)),
             row("sentiment of its own reviews, from -1 to 1", models.map(|model| format!("{:+.2}", model.gold().0))),
             row("    standard error", models.map(|model| format!("{:.2}", model.gold().1))),
             row("    that come to an end", models.map(|model| percent(model.ended()))),

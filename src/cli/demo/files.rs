@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::Result;
-use crate::model::files::write_bytes;
+use crate::files::write_bytes;
 
 /// Each file's name under `data/`, and what it holds
 macro_rules! embedded {

@@ -9,18 +9,16 @@ use crate::data::{
 use crate::model::gpt2::Gpt2;
 use crate::reward::Lexicon;
 use crate::rollout::{Finish, Options, Sampling, generate};
-use crate::train::collate::Batch;
+use crate::train::evaluate::{EvaluateOptions, evaluate_pairs, evaluate_texts};
 use crate::{Error, Result};
 
-/// Rows of one forward pass
-const BATCH: usize = 16;
 /// Samples of each prompt
 const PER_PROMPT: usize = 2;
 
 /// Held-out rows as tokens, and prompts
 pub(super) struct HeldOut {
     pub texts: Vec<LmExample>,
-    pairs: Vec<PreferenceExample>,
+    pub pairs: Vec<PreferenceExample>,
     /// Prompts to write from
     pub prompts: Vec<String>,
     prompt_ids: Vec<Vec<u32>>,
@@ -41,8 +39,11 @@ pub(super) struct Sample {
 pub(super) struct Figures {
     /// exp of the mean negative log-likelihood of held-out reviews, a token
     pub perplexity: f64,
-    /// log p of (chosen, rejected) for each held-out pair
-    pub log_probs: Vec<[f64; 2]>,
+    /// Share of pairs whose chosen side is the likelier one
+    pub likelier: f64,
+    /// Share of pairs whose chosen side has the larger implicit reward β·log(π/π_ref), where there is a reference; β
+    /// does not matter to the order
+    pub rewarded: Option<f64>,
     /// Those of each prompt together
     pub samples: Vec<Sample>,
 }
@@ -76,41 +77,18 @@ impl HeldOut {
     }
 
     /// Measures the model in a folder
-    pub fn measure(&self, folder: &Path, lexicon: &Lexicon, seed: u64) -> Result<Figures> {
-        let model = Gpt2::load(folder)?.detached()?;
+    pub fn measure(&self, folder: &Path, reference: Option<&Path>, lexicon: &Lexicon, seed: u64) -> Result<Figures> {
+        let load = |folder: &Path| Gpt2::load(folder)?.detached();
+        let (model, reference) = (load(folder)?, reference.map(load).transpose()?);
+        let texts = evaluate_texts(&model, &self.texts, &EvaluateOptions::default())?.metrics;
+        let options = EvaluateOptions { reference: reference.as_ref(), beta: 1.0, batch_size: None };
+        let pairs = evaluate_pairs(&model, &self.pairs, &options)?.metrics;
         Ok(Figures {
-            perplexity: self.perplexity(&model)?,
-            log_probs: self.log_probs(&model)?,
+            perplexity: texts.get("perplexity").unwrap_or(f64::NAN),
+            likelier: pairs.get("logps/accuracies").unwrap_or(f64::NAN),
+            rewarded: pairs.get("rewards/accuracies"),
             samples: self.samples(&model, lexicon, seed)?,
         })
-    }
-
-    fn perplexity(&self, model: &Gpt2) -> Result<f64> {
-        let (mut sum, mut count) = (0.0, 0);
-        for texts in self.texts.chunks(BATCH) {
-            let log_probs = token_log_probs(model, &Batch::of_texts(texts)?)?;
-            sum += log_probs.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>();
-            count += log_probs.len();
-        }
-        Ok((-sum / count as f64).exp())
-    }
-
-    fn log_probs(&self, model: &Gpt2) -> Result<Vec<[f64; 2]>> {
-        let mut all = Vec::with_capacity(self.pairs.len());
-        for pairs in self.pairs.chunks(BATCH) {
-            let batch = Batch::of_pairs(pairs)?;
-            let log_probs = token_log_probs(model, &batch)?;
-            let mut rest = log_probs.as_slice();
-            let mut sums = Vec::with_capacity(batch.counts.len());
-            for &count in &batch.counts {
-                let (sequence, others) = rest.split_at(count);
-                sums.push(sequence.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>());
-                rest = others;
-            }
-            let (chosen, rejected) = sums.split_at(pairs.len());
-            all.extend(chosen.iter().zip(rejected).map(|(chosen, rejected)| [*chosen, *rejected]));
-        }
-        Ok(all)
     }
 
     fn samples(&self, model: &Gpt2, lexicon: &Lexicon, seed: u64) -> Result<Vec<Sample>> {
@@ -135,17 +113,6 @@ impl HeldOut {
 }
 
 impl Figures {
-    /// Share of pairs whose chosen side is the likelier one
-    pub fn accuracy(&self) -> f64 {
-        accuracy(self.log_probs.iter().map(|[chosen, rejected]| chosen - rejected))
-    }
-
-    /// Share of pairs whose chosen side has the larger implicit reward β·log(π/π_ref); β does not matter to the order
-    pub fn implicit_accuracy(&self, reference: &Self) -> f64 {
-        let pairs = self.log_probs.iter().zip(&reference.log_probs);
-        accuracy(pairs.map(|(policy, reference)| (policy[0] - reference[0]) - (policy[1] - reference[1])))
-    }
-
     /// Mean gold score of the samples, and its standard error
     pub fn gold(&self) -> (f64, f64) {
         let n = self.samples.len() as f64;
@@ -168,14 +135,4 @@ impl Figures {
     pub fn different(&self) -> usize {
         self.samples.iter().map(|sample| &sample.text).collect::<std::collections::BTreeSet<_>>().len()
     }
-}
-
-fn accuracy(margins: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = margins.len() as f64;
-    margins.filter(|margin| *margin > 0.0).count() as f64 / n
-}
-
-fn token_log_probs(model: &Gpt2, batch: &Batch) -> Result<Vec<f32>> {
-    let hidden = model.hidden(&batch.ids, &batch.layout, None)?; // (N, C)
-    Ok(model.token_log_probs(&hidden, &batch.rows, &batch.targets, 1.0)?.log_probs.to_vec1()?)
 }
