@@ -54,7 +54,7 @@ pub fn run(args: Args) -> Result<()> {
         &sft,
         &reviews,
         "preferences",
-        &[("beta", "0.1"), ("learning_rate", "2e-4"), ("num_train_epochs", "2"), ("precompute_ref_log_probs", "true")],
+        &[("beta", "0.3"), ("learning_rate", "5e-4"), ("num_train_epochs", "2"), ("precompute_ref_log_probs", "true")],
     )?;
 
     tracing::info!("3/3 measuring the three models on what they were not trained on");
@@ -208,9 +208,9 @@ impl Report<'_> {
             "Next:".to_owned(),
             format!("  collimate generate --model {} --prompt \"{}\"", at("dpo"), self.held_out.prompts[0]),
             format!(
-                "  collimate dpo --config {} --beta 0.5 --output_dir {}",
+                "  collimate dpo --config {} --beta 0.05 --output_dir {}",
                 at("dpo/config.yaml"),
-                at("dpo-beta-0.5")
+                at("dpo-beta-0.05")
             ),
             "  collimate sft --model_name_or_path openai-community/gpt2 --dataset_name YOUR.jsonl --output_dir my-run"
                 .to_owned(),
