@@ -1,5 +1,7 @@
 //! Every request that cannot work is refused with its place, its cause and what to do, and leaves nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 #[path = "common/training.rs"]
 mod training;
 
@@ -191,7 +193,7 @@ fn a_file_that_may_not_be_read_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let request = Request::new();
     let rows = request.file("rows.jsonl", PROMPTED);
-    fs::set_permissions(&rows, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&rows, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&rows).is_ok() {
         println!("skipped: this user may read everything");
         return;

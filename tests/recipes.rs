@@ -1,6 +1,8 @@
 //! Training commands from end to end: the reference's numbers, the same result however a step is cut up, the same bytes
 //! for the same seed, and the promised files.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 #[path = "common/training.rs"]
 mod training;
 

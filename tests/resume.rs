@@ -3,6 +3,7 @@
 //! The runs have everything that a resume can get wrong: random order, dropout, accumulation, evaluation, a logging
 //! window across checkpoints, old checkpoints that go.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 #![cfg(unix)]
 
 #[path = "common/training.rs"]
@@ -293,6 +294,21 @@ fn a_named_checkpoint_is_where_the_run_goes_on() {
         let later: Vec<Row> =
             untimed(&case.undisturbed()).into_iter().filter(|row| row["step"].as_u64() > Some(48)).collect();
         assert_eq!(untimed(&elsewhere), later);
+    }
+}
+
+#[test]
+fn killed_before_its_first_row_the_run_begins_anew() {
+    let case = Case::new("sft", &[]);
+    // What a start has written by then, one file after the other
+    for written in [&[][..], &["manifest.json"], &["manifest.json", "config.yaml"]] {
+        let out = case.out(&written.len().to_string());
+        fs::create_dir(&out).unwrap();
+        for name in written {
+            fs::copy(case.undisturbed().join(name), out.join(name)).unwrap();
+        }
+        fs::write(out.join("config.yaml.partial-Ab3xYz"), "half").unwrap();
+        case.finish(&out);
     }
 }
 

@@ -136,7 +136,7 @@ config_keys! {
             train_sampling_strategy: SamplingStrategy = SamplingStrategy::Random;
             /// Token that pads; the tokenizer's own, else its end-of-text token, where not set
             pad_token: Option<String> = None;
-            /// Folder that keeps tokens and reference log-probabilities between runs
+            /// Folder that keeps reference log-probabilities between runs
             cache_dir: Option<String> = None;
             /// Never ask the network (also HF_HUB_OFFLINE=1)
             offline: bool = false;

@@ -1,9 +1,12 @@
 //! Direct preference optimisation: a policy learns to prefer chosen over rejected completions, held to a reference.
 
+use std::path::Path;
+
 use candle_core::Tensor;
 
 use super::collate::Batch;
 use super::objective::{Objective, Outcome, Pass, Split};
+use super::reference::{cache_file, cached};
 use super::session::Session;
 use super::step_loop;
 use crate::Result;
@@ -42,11 +45,19 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let model = session.load_model()?;
     let view = model.detached()?;
     let [train, eval] = pairs;
-    let reference = if keys.precompute_ref_log_probs {
+    let cache_dir = session.keys.cache_dir.clone();
+    let reference = if keys.precompute_ref_log_probs || cache_dir.is_some() {
         let (train_batch, eval_batch) =
             (session.keys.per_device_train_batch_size, session.keys.per_device_eval_batch_size);
         let sums = |pairs: &[PreferenceExample], batch: usize| {
-            sequence_log_probs(&view, pairs, keys.precompute_ref_batch_size.unwrap_or(batch))
+            let batch = keys.precompute_ref_batch_size.unwrap_or(batch);
+            let compute = || sequence_log_probs(&view, pairs, batch);
+            match &cache_dir {
+                Some(folder) if !pairs.is_empty() => {
+                    cached(&cache_file(Path::new(folder), &view, pairs, batch)?, pairs.len(), compute)
+                }
+                _ => compute(),
+            }
         };
         Reference::Precomputed([sums(&train, train_batch)?, sums(&eval, eval_batch)?])
     } else {

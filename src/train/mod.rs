@@ -9,6 +9,7 @@ pub mod dpo;
 pub mod evaluate;
 pub mod objective;
 pub mod plan;
+pub mod reference;
 pub mod registry;
 pub mod session;
 pub mod sft;

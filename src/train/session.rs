@@ -39,10 +39,6 @@ pub struct Session {
 impl Session {
     /// Claims the run folder, finds the model and reads its config and tokenizer
     pub fn open(keys: TrainKeys, resolved: String, context: &Context) -> Result<Self> {
-        if keys.cache_dir.is_some() {
-            return Err(Error::usage("`cache_dir` is not supported yet: nothing is kept between runs")
-                .hint("leave out `cache_dir`"));
-        }
         if keys.bf16 {
             tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
         }
@@ -193,7 +189,7 @@ impl Session {
         .hint("the tokenizer belongs to another model: put the right `tokenizer.json` into the model's folder"))
     }
 
-    /// Claims the folder for good, writes config and manifest
+    /// Claims the folder for good, writes manifest and config
     pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>, Manifest, Keeper)> {
         for name in ["config.json", "tokenizer.json"] {
             let path = self.model_folder.join(name);
@@ -207,7 +203,6 @@ impl Session {
             }
         }
         let (folder, checkpoint) = self.pending.begin()?;
-        folder.write(crate::run::names::CONFIG, self.resolved.as_bytes())?;
         let start = Start {
             command: self.context.command_line,
             seed: self.keys.seed,
@@ -216,7 +211,12 @@ impl Session {
             sha256: self.sha256.into_iter().map(|(path, sum)| (path.display().to_string(), json!(sum))).collect(),
             rows: Value::Object(self.rows),
         };
-        let manifest = Manifest::start(folder.join(crate::run::names::MANIFEST), start)?;
+        // The manifest comes first: without it a killed start leaves a `config.yaml` that looks like someone else's
+        let mut manifest = Manifest::start(folder.join(crate::run::names::MANIFEST), start)?;
+        if let Err(error) = folder.write(crate::run::names::CONFIG, self.resolved.as_bytes()) {
+            manifest.finish(Err(&error))?;
+            return Err(error);
+        }
         let keeper = Keeper { tokenizer: self.tokenizer, model_folder: self.model_folder, config: self.config };
         Ok((folder, checkpoint, manifest, keeper))
     }

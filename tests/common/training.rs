@@ -1,6 +1,7 @@
 //! Training runs of the program as a process, on the tiny model that lies beside the reference's results.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
