@@ -173,7 +173,7 @@ impl Report<'_> {
         let reward = |model: &Figures| model.rewarded.map_or_else(|| "-".to_owned(), percent);
         for line in [
             format!(
-                "Held out: {} reviews and {} pairs of reviews, of things that were in no training row.",
+                "Held out: {} reviews and {} pairs of reviews, of things that SFT and DPO never met.",
                 self.held_out.texts.len(),
                 self.held_out.pairs.len()
             ),
