@@ -11,6 +11,7 @@
 //! | [`model`] | GPT-2, heads, weights in and out, the Hub |
 //! | [`data`] | rows, formats, chat templates, tokens and masks, samplers |
 //! | [`rollout`] | batched generation |
+//! | [`reward`] | what judges a finished text |
 //! | [`run`] | what every run shares: run folder, manifest, checkpoints, metrics, signals, progress |
 //! | [`train`] | one file per recipe, and their step loop |
 //! | [`cli`] | clap and printing |
@@ -25,6 +26,7 @@ pub mod data;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod reward;
 pub mod rollout;
 pub mod run;
 pub mod train;

@@ -1,0 +1,5 @@
+//! Rewards: what judges a finished text.
+
+mod lexicon;
+
+pub use lexicon::Lexicon;
