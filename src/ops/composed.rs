@@ -36,13 +36,13 @@ fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     (x * 0.5)? * (inner.tanh()? + 1.0)?
 }
 
-/// See [`super::log_sigmoid`]; log-sum-exp over [x, 0] has the right gradient at 0, where min and |x| have not
+/// See [`super::log_sigmoid()`]; log-sum-exp over (x, 0) has the right gradient at 0, where min and |x| have not
 pub fn log_sigmoid(x: &Tensor) -> Result<Tensor> {
     let both = Tensor::stack(&[x, &x.zeros_like()?], D::Minus1)?;
     x - both.log_sum_exp(D::Minus1)?
 }
 
-/// See [`super::embedding`]
+/// See [`super::embedding()`]
 pub fn embedding(wte: &Tensor, wpe: &Tensor, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
     let ids = Tensor::new(ids, wte.device())?;
     let positions = Tensor::new(positions, wpe.device())?;

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use super::kernels::{buffer, layers};
 use super::{composed, view};
 
-/// h_n = wte[ids_n] + wpe[positions_n]
+/// `h_n = wte[ids_n] + wpe[positions_n]`
 ///
 /// # Shapes
 /// wte (V, C), wpe (P, C), ids and positions (N,) → (N, C)

@@ -26,7 +26,7 @@ pub struct TokenLogProbs {
     pub mean_logits: Vec<f32>,
 }
 
-/// log softmax(h_r·Wᵀ/T)[t] for each pair (r, t) of `rows` and `targets`
+/// The t-th entry of log softmax(h_r·Wᵀ/T) for each pair (r, t) of `rows` and `targets`
 ///
 /// The head runs on the listed rows only (a row may be listed more than once). Up to 256 MiB of logits are kept for the
 /// backward pass; beyond that they come in chunks and are computed again.

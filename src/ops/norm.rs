@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use super::kernels::{buffer, layers};
 use super::{composed, view};
 
-/// y = (x − E[x])/√(Var[x] + ε) · w + b over the last dimension, biased variance
+/// `y = (x − E[x])/√(Var[x] + ε) · w + b` over the last dimension, biased variance
 ///
 /// Ba et al. 2016, <https://arxiv.org/abs/1607.06450>
 ///

@@ -134,9 +134,9 @@ simd! {
         (sum.iter().sum(), weighted.iter().sum(), plain.iter().sum())
     }
 
-    /// Gradient of a·log p[target] + b·H with respect to the logits, in place: x holds logits on entry.
+    /// Gradient of a·log p(target) + b·H with respect to the logits, in place: x holds logits on entry.
     ///
-    /// d/dz_j = a(1[j=target] − p_j) − b·p_j(log p_j + H); `lse` is the row's log-sum-exp, `entropy` its H.
+    /// d/dz_j = a(δ_j,target − p_j) − b·p_j(log p_j + H); `lse` is the row's log-sum-exp, `entropy` its H.
     pub fn log_prob_backward(x: &mut [f32], lse: f32, entropy: f32, a: f32, b: f32) {
         if b == 0.0 {
             for value in x.iter_mut() {
