@@ -1,0 +1,123 @@
+//! Time of each operation at GPT-2 124M's shapes: `cargo bench --bench ops`. Products and attention show operations a
+//! second (2 for a multiply and an add), the rest numbers a second.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use collimate::ops::Ragged;
+use collimate::ops::kernels::attention::{self, Heads};
+use collimate::ops::kernels::layers::{self, Activation};
+use collimate::ops::kernels::matmul::{Mat, Precision};
+use collimate::ops::kernels::vector::{self, AdamwConstants};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+
+/// Tokens of a batch
+const N: usize = 1400;
+/// Width
+const C: usize = 768;
+
+fn main() {
+    divan::main();
+}
+
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0).collect()
+}
+
+/// (m, n, k, which operand is transposed): forward, input gradient, weight gradient
+const SHAPES: [(usize, usize, usize, &str); 9] = [
+    (N, 3 * C, C, "forward"),
+    (N, 4 * C, C, "forward"),
+    (N, C, 4 * C, "forward"),
+    (N, C, 4 * C, "input gradient"),
+    (C, 4 * C, N, "weight gradient"),
+    (600, 50257, C, "input gradient"),
+    (600, C, 50257, "forward"),
+    (50257, C, 600, "weight gradient"),
+    (16, 50257, C, "input gradient"),
+];
+
+#[divan::bench(args = 0..SHAPES.len(), consts = [0, 1], sample_count = 8)]
+fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
+    let (m, n, k, kind) = SHAPES[shape];
+    let precision = if BF16 == 1 { Precision::Bf16 } else { Precision::F32 };
+    if BF16 == 1 && !collimate::ops::kernels::bf16::supported() {
+        return;
+    }
+    let (a, b, mut c) = (numbers(m * k), numbers(k * n), vec![0.0; m * n]);
+    let a = if kind == "weight gradient" { Mat::rows(&a, m).t() } else { Mat::rows(&a, k) };
+    let b = if kind == "input gradient" { Mat::rows(&b, k).t() } else { Mat::rows(&b, n) };
+    bencher
+        .counter(ItemsCount::new(2 * m * n * k))
+        .bench_local(|| precision.matmul(m, n, k, 1.0, a, b, &mut c, n, false));
+}
+
+/// Eight sequences of 175 tokens, or one of 1024
+#[divan::bench(args = [175, 1024], consts = [false, true], sample_count = 8)]
+fn causal_attention<const BACKWARD: bool>(bencher: Bencher, len: usize) {
+    let count = (N / len).max(1);
+    let layout = Ragged::from_lengths(vec![len; count]).unwrap();
+    let n = layout.rows();
+    let heads = Heads { count: 12, dim: 64, scale: 0.125, dropout: None };
+    let (qkv, grad) = (numbers(n * 3 * C), numbers(n * C));
+    let (mut out, mut lse) = (vec![0.0; n * C], vec![0.0; n * 12]);
+    attention::forward(&qkv, &layout, heads, &mut out, &mut lse);
+    let products = if BACKWARD { 5 } else { 2 };
+    bencher.counter(ItemsCount::new(products * count * len * len * C)).bench_local(|| {
+        if BACKWARD {
+            drop(attention::backward(&qkv, &layout, heads, &out, &lse, &grad));
+        } else {
+            attention::forward(&qkv, &layout, heads, &mut out, &mut lse);
+        }
+    });
+}
+
+#[divan::bench]
+fn layer_norm(bencher: Bencher) {
+    let (x, w) = (numbers(N * C), numbers(C));
+    bencher.counter(ItemsCount::new(N * C)).bench_local(|| layers::layer_norm(&x, &w, &w, 1e-5));
+}
+
+#[divan::bench]
+fn layer_norm_backward(bencher: Bencher) {
+    let (x, w) = (numbers(N * C), numbers(C));
+    let (mut dw, mut db) = (vec![0.0; C], vec![0.0; C]);
+    bencher
+        .counter(ItemsCount::new(N * C))
+        .bench_local(|| layers::layer_norm_backward(&x, &w, &x, 1e-5, &mut dw, &mut db, true));
+}
+
+#[divan::bench]
+fn gelu(bencher: Bencher) {
+    let x = numbers(N * 4 * C);
+    bencher.counter(ItemsCount::new(x.len())).bench_local(|| layers::activation(Activation::GeluTanh, &x));
+}
+
+#[divan::bench]
+fn gelu_backward(bencher: Bencher) {
+    let (x, mut g) = (numbers(N * 4 * C), numbers(N * 4 * C));
+    bencher
+        .counter(ItemsCount::new(x.len()))
+        .bench_local(|| layers::activation_backward(Activation::GeluTanh, &x, &mut g));
+}
+
+#[divan::bench]
+fn column_sums(bencher: Bencher) {
+    let (g, mut db) = (numbers(N * 4 * C), vec![0.0; 4 * C]);
+    bencher.counter(ItemsCount::new(g.len())).bench_local(|| layers::column_sums(&g, &mut db, false));
+}
+
+#[divan::bench]
+fn adamw(bencher: Bencher) {
+    let (mut p, mut m, mut v, g) = (numbers(1 << 22), vec![0.0; 1 << 22], vec![0.0; 1 << 22], numbers(1 << 22));
+    let c = AdamwConstants {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        step_size: 1e-5,
+        root_correction: 1.0,
+        decay: 1.0,
+        clip: 1.0,
+    };
+    bencher.counter(ItemsCount::new(p.len())).bench_local(|| vector::adamw(&mut p, &mut m, &mut v, &g, &c));
+}
