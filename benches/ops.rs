@@ -52,6 +52,15 @@ fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
         .bench_local(|| precision.matmul(m, n, k, 1.0, a, b, &mut c, n, false));
 }
 
+/// The gradient of a linear layer's input, by the width of its output
+#[divan::bench(args = [C, 3 * C, 4 * C], sample_count = 8)]
+fn linear_backward_input(bencher: Bencher, o: usize) {
+    let (w, g) = (numbers(C * o), numbers(N * o));
+    bencher
+        .counter(ItemsCount::new(2 * N * C * o))
+        .bench_local(|| layers::linear_backward_input(&w, &g, o, Precision::F32));
+}
+
 /// Eight sequences of 175 tokens, or one of 1024
 #[divan::bench(args = [175, 1024], consts = [false, true], sample_count = 8)]
 fn causal_attention<const BACKWARD: bool>(bencher: Bencher, len: usize) {

@@ -54,7 +54,7 @@ mod x86 {
     /// Columns of a tile: two vectors
     const NR: usize = 32;
     /// Length of k that a panel covers: a panel of B is 24 KiB and stays in the first-level cache
-    const KC: usize = 384;
+    const KC: usize = 512;
     /// Row panels of one task: 240 rows of A, 180 KiB, stay in the second-level cache
     const ROW_PANELS: usize = 20;
     /// Column panels of one task

@@ -49,8 +49,38 @@ pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32>
 pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize, precision: Precision) -> Vec<f32> {
     let (i, n) = (w.len() / o, g.len() / o);
     let mut dx = buffer(n * i);
-    precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, false);
+    // Packing a transposed f32 operand walks down its columns; where rows lie whole pages apart they fall into the same
+    // cache sets, and a copy that lies the other way round is a third faster, the copy included
+    if precision == Precision::F32 && o >= 1024 && o.is_multiple_of(256) && n > 64 {
+        let flipped = transpose(w, o);
+        precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), &mut dx, i, false);
+    } else {
+        precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, false);
+    }
     dx
+}
+
+/// Wᵀ: w (I, O) → (O, I), in tiles that stay in the cache
+fn transpose(w: &[f32], o: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let i = w.len() / o;
+    let mut flipped = buffer(w.len());
+    for_blocks(&mut flipped, TILE * i, |block, out| {
+        let (first, columns) = (block * TILE, out.len() / i);
+        for r0 in (0..i).step_by(TILE) {
+            let rows = TILE.min(i - r0);
+            let mut tile = [[0.0; TILE]; TILE];
+            for r in 0..rows {
+                for (c, x) in w[(r0 + r) * o + first..][..columns].iter().enumerate() {
+                    tile[c][r] = *x;
+                }
+            }
+            for (c, column) in tile.iter().enumerate().take(columns) {
+                out[c * i + r0..][..rows].copy_from_slice(&column[..rows]);
+            }
+        }
+    });
+    flipped
 }
 
 /// dW = xᵀg: x (N, I), g (N, O) → dw (I, O)
@@ -202,5 +232,26 @@ pub fn embedding(wte: &[f32], wpe: &[f32], c: usize, ids: &[u32], positions: &[u
 pub fn scatter_rows(g: &[f32], rows: &[u32], c: usize, d: &mut [f32]) {
     for (g, &row) in g.chunks(c).zip(rows) {
         vector::add(&mut d[row as usize * c..][..c], g);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_weight_gives_the_same_gradient() {
+        let (n, i, o) = (70, 37, 1280);
+        let numbers = |n: usize, step: usize| (0..n).map(|k| (k * step % 101) as f32 / 50.0 - 1.0).collect::<Vec<_>>();
+        let (w, g) = (numbers(i * o, 7), numbers(n * o, 13));
+        let flipped = transpose(&w, o);
+        for (k, x) in flipped.iter().enumerate() {
+            assert_eq!(*x, w[(k % i) * o + k / i]);
+        }
+        let mut want = buffer(n * i);
+        Precision::F32.matmul(n, i, o, 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), &mut want, i, false);
+        for (got, want) in linear_backward_input(&w, &g, o, Precision::F32).iter().zip(&want) {
+            assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{got} {want}");
+        }
     }
 }
