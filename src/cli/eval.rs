@@ -11,7 +11,8 @@ use crate::data::{
 };
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
-use crate::train::evaluate::{EvaluateOptions, Evaluation, ModelSource, evaluate_pairs, evaluate_texts};
+use crate::train::evaluate::{EvaluateOptions, Evaluation, evaluate_pairs, evaluate_texts};
+use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
 /// Longest sequence where the request says nothing, as in training
@@ -135,7 +136,7 @@ fn evaluate(
 /// The models, if all of them know the tokens
 fn load(sources: &[&ModelSource], sequences: &[&[u32]]) -> Result<Vec<Gpt2>> {
     sources.iter().try_for_each(|source| source.check_tokens(sequences.iter().copied()))?;
-    sources.iter().map(|source| source.load()).collect()
+    sources.iter().map(|source| source.load_frozen()).collect()
 }
 
 /// One JSON object, or a table

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::args::{count, non_negative, positive, share};
 use super::output::Output;
-use crate::data::{Place, ReadOptions, Tokenizer, read_dataset};
+use crate::data::{Place, ReadOptions, read_dataset};
 use crate::files::write_bytes;
-use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate};
 use crate::run::clock::peak_rss_mb;
+use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
 /// Completions of prompts
@@ -79,12 +79,11 @@ pub fn run(args: Args) -> Result<()> {
     if args.bf16 {
         tracing::warn!("`bf16` falls back to f32: decoding in bfloat16 is not built yet");
     }
-    let folder = Hub::from_env(args.offline)?.model(&args.model, Some(&args.model_revision))?;
-    let (model, tokenizer) = (Gpt2::load(&folder)?.detached()?, Tokenizer::from_folder(&folder)?);
+    let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
     let texts = prompts(&args)?;
     let mut ids = Vec::with_capacity(texts.len());
     for (text, place) in &texts {
-        ids.push(encode(text, &tokenizer, &model).map_err(|error| match place {
+        ids.push(encode(text, &source).map_err(|error| match place {
             Some(place) => error.context(place),
             None => error,
         })?);
@@ -101,13 +100,13 @@ pub fn run(args: Args) -> Result<()> {
         per_prompt: args.num_return_sequences,
         batch_size: args.batch_size,
         seed: args.seed,
-        stop: if args.ignore_eos { Vec::new() } else { stop_tokens(&folder, &tokenizer, &model) },
+        stop: if args.ignore_eos { Vec::new() } else { stop_tokens(&source) },
     };
-    let output = generate(&model, &ids, &options)?;
+    let output = generate(&source.load_frozen()?, &ids, &options)?;
     let mut out = Output::open();
     for completion in &output.completions {
         let prompt = &texts[completion.prompt].0;
-        let text = tokenizer.decode(&completion.ids, true)?;
+        let text = source.tokenizer.decode(&completion.ids, true)?;
         if args.json {
             let finish = match completion.finish {
                 Finish::Stop => "stop",
@@ -145,8 +144,8 @@ fn prompts(args: &Args) -> Result<Vec<(String, Option<Place>)>> {
 }
 
 /// An empty prompt begins with the token that begins a text, as in transformers
-fn encode(text: &str, tokenizer: &Tokenizer, model: &Gpt2) -> Result<Vec<u32>> {
-    let config = model.config();
+fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
+    let ModelSource { config, tokenizer, .. } = source;
     let mut ids = tokenizer.encode(text)?;
     if ids.is_empty() {
         let begin = tokenizer.bos_id().or(config.bos_token_id).or(tokenizer.eos_id());
@@ -154,13 +153,7 @@ fn encode(text: &str, tokenizer: &Tokenizer, model: &Gpt2) -> Result<Vec<u32>> {
             begin.ok_or_else(|| Error::usage("the prompt is empty, and the model has no token that begins a text"))?,
         );
     }
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-        return Err(Error::usage(format!(
-            "the tokenizer makes token {id}, and the model has only {} tokens",
-            config.vocab_size
-        ))
-        .hint("the tokenizer belongs to another model"));
-    }
+    source.check_tokens([ids.as_slice()])?;
     if ids.len() >= config.n_positions {
         return Err(Error::usage(format!(
             "the prompt has {} tokens, which leaves no room in the model's {} positions",
@@ -172,9 +165,9 @@ fn encode(text: &str, tokenizer: &Tokenizer, model: &Gpt2) -> Result<Vec<u32>> {
 }
 
 /// Tokens that end a text, by the tokenizer, the model's config and its sampling defaults
-fn stop_tokens(folder: &Path, tokenizer: &Tokenizer, model: &Gpt2) -> Vec<u32> {
-    let mut stop: Vec<u32> =
-        tokenizer.eos_id().into_iter().chain(model.config().eos_token_ids.iter().copied()).collect();
+fn stop_tokens(source: &ModelSource) -> Vec<u32> {
+    let ModelSource { folder, config, tokenizer } = source;
+    let mut stop: Vec<u32> = tokenizer.eos_id().into_iter().chain(config.eos_token_ids.iter().copied()).collect();
     let defaults = std::fs::read(folder.join("generation_config.json")).unwrap_or_default();
     match serde_json::from_slice::<Value>(&defaults).unwrap_or_default().get("eos_token_id") {
         Some(Value::Number(id)) => stop.extend(id.as_u64().map(|id| id as u32)),

@@ -10,7 +10,8 @@ use super::args::count;
 use super::output::Output;
 use crate::data::{ReadOptions, Row, read_dataset};
 use crate::model::hub::Hub;
-use crate::train::evaluate::{ModelSource, log_probs};
+use crate::train::evaluate::log_probs;
+use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
 /// Log-probabilities of the tokens of texts
@@ -71,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
         ids.truncate(max_length);
     }
 
-    let model = source.load()?;
+    let model = source.load_frozen()?;
     let mut output = Output::open();
     log_probs(&model, &sequences, args.batch_size, |i, logprobs| {
         let line = Line { token_ids: &sequences[i], logprobs };

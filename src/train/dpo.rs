@@ -35,8 +35,8 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
     for ((name, dataset), pairs) in datasets.into_iter().zip(&mut pairs) {
         let Some(dataset) = dataset else { continue };
-        let prepared = preference_examples(&dataset, &session.tokenizer, &options)?;
-        session.check_tokens(
+        let prepared = preference_examples(&dataset, &session.source.tokenizer, &options)?;
+        session.source.check_tokens(
             prepared.examples.iter().flat_map(|pair| [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]]),
         )?;
         session.note_rows(name, &prepared.report);

@@ -4,59 +4,19 @@
 //! decides about speed and memory alone. Nothing here prints, and nothing is generated.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
 
 use super::collate::Batch;
 use crate::algo::preference::{dpo_sigmoid, implicit_reward};
-use crate::data::{LmExample, PreferenceExample, Tokenizer};
-use crate::model::config::Gpt2Config;
+use crate::data::{LmExample, PreferenceExample};
 use crate::model::gpt2::Gpt2;
-use crate::model::hub::Hub;
 use crate::ops::TokenLogProbs;
 use crate::run::{Metrics, Window};
 use crate::{Error, Result};
 
 /// Tokens of one forward pass; a longer sequence makes a pass of its own
 const PASS: usize = 8192;
-
-/// A model that was found and whose weights are not loaded yet
-pub struct ModelSource {
-    /// Where it lies on this disk
-    pub folder: PathBuf,
-    /// Its shape
-    pub config: Gpt2Config,
-    /// Its tokenizer
-    pub tokenizer: Tokenizer,
-}
-
-impl ModelSource {
-    /// Finds a model by folder or Hub id and reads what is small
-    pub fn find(hub: &Hub, name: &str, revision: Option<&str>) -> Result<Self> {
-        let folder = hub.model(name, revision)?;
-        Ok(Self { config: Gpt2Config::load(&folder)?, tokenizer: Tokenizer::from_folder(&folder)?, folder })
-    }
-
-    /// The weights, without gradients
-    pub fn load(&self) -> Result<Gpt2> {
-        Gpt2::load(&self.folder)?.detached()
-    }
-
-    /// Refuses tokens that the model does not have
-    pub fn check_tokens<'a>(&self, sequences: impl IntoIterator<Item = &'a [u32]>) -> Result<()> {
-        let largest = sequences.into_iter().flatten().max().copied().unwrap_or(0) as usize;
-        if largest < self.config.vocab_size {
-            return Ok(());
-        }
-        Err(Error::usage(format!(
-            "the tokenizer makes token {largest}, and the model in `{}` has only {} tokens",
-            self.folder.display(),
-            self.config.vocab_size
-        ))
-        .hint("the tokenizer belongs to another model: put the right `tokenizer.json` into the model's folder"))
-    }
-}
 
 /// Consecutive sequences for one forward pass each: at most `most_rows` of them, and of [`PASS`] tokens together
 fn passes(lengths: &[usize], most_rows: Option<usize>) -> Vec<Range<usize>> {

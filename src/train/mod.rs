@@ -13,4 +13,5 @@ pub mod reference;
 pub mod registry;
 pub mod session;
 pub mod sft;
+pub mod source;
 pub mod step_loop;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::source::ModelSource;
 use crate::config::{Context, Resume as ResumeKey, Strategy, TrainKeys};
 use crate::data::{Dataset, ReadOptions, RowReport, Tokenizer, Truncation, read_dataset, read_split, splits};
 use crate::files;
-use crate::model::config::Gpt2Config;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::model::weights::weight_files;
@@ -17,22 +17,16 @@ use crate::ops::kernels::bf16;
 use crate::run::{Checkpoint, Manifest, OpenMode, PendingRun, Resume, RunFolder, Start};
 use crate::{Error, Result};
 
-/// Name of the file with sampling defaults in a model folder
-const GENERATION_CONFIG: &str = "generation_config.json";
-
 /// A request that was found sound; nothing on disk has changed yet
 pub struct Session {
     /// The common keys
     pub keys: TrainKeys,
     /// Every key with its resolved value, as YAML
     pub resolved: String,
-    /// The tokenizer of the model
-    pub tokenizer: Tokenizer,
-    /// Shape of the model
-    pub config: Gpt2Config,
+    /// The model that the request names, with its tokenizer
+    pub source: ModelSource,
     context: Context,
     hub: Hub,
-    model_folder: PathBuf,
     pending: PendingRun,
     rows: Map<String, Value>,
     sha256: BTreeMap<PathBuf, String>,
@@ -56,20 +50,20 @@ impl Session {
             RunFolder::open(keys.output_dir.as_str(), &OpenMode { overwrite: keys.overwrite_output_dir, resume })?;
         let hub = Hub::from_env(keys.offline)?;
         let (name, revision) = (keys.model()?, Some(keys.model_revision.as_str()));
-        let model_folder = if keys.from_scratch { hub.tokenizer(name, revision)? } else { hub.model(name, revision)? };
-        let config = Gpt2Config::load(&model_folder)?;
-        let mut tokenizer = Tokenizer::from_folder(&model_folder)?;
+        let mut source = if keys.from_scratch {
+            ModelSource::without_weights(&hub, name, revision)?
+        } else {
+            ModelSource::find(&hub, name, revision)?
+        };
         if let Some(token) = &keys.pad_token {
-            tokenizer.set_pad_token(token)?;
+            source.tokenizer.set_pad_token(token)?;
         }
         Ok(Self {
             keys,
             resolved,
-            tokenizer,
-            config,
+            source,
             context: context.clone(),
             hub,
-            model_folder,
             pending,
             rows: Map::new(),
             sha256: BTreeMap::new(),
@@ -79,9 +73,9 @@ impl Session {
     /// The trainable model, as the request names it (a resumed run's weights come later)
     pub fn load_model(&self) -> Result<Gpt2> {
         let model = if self.keys.from_scratch {
-            Gpt2::from_scratch(self.config.clone(), self.keys.seed)?
+            Gpt2::from_scratch(self.source.config.clone(), self.keys.seed)?
         } else {
-            Gpt2::load(&self.model_folder)?
+            Gpt2::load(&self.source.folder)?
         };
         if self.keys.bf16 && bf16::supported() { model.with_precision(Precision::Bf16) } else { Ok(model) }
     }
@@ -100,7 +94,7 @@ impl Session {
 
     /// `max_length`, no longer than the model's positions
     pub fn max_length(&self) -> usize {
-        let positions = self.config.n_positions;
+        let positions = self.source.config.n_positions;
         match self.keys.max_length {
             Some(length) if length <= positions => length,
             asked => {
@@ -178,30 +172,16 @@ impl Session {
         self.rows.insert(split.to_owned(), json!(report));
     }
 
-    /// Refuses tokens that the model does not have
-    pub fn check_tokens<'a>(&self, sequences: impl IntoIterator<Item = &'a [u32]>) -> Result<()> {
-        let largest = sequences.into_iter().flatten().max().copied().unwrap_or(0) as usize;
-        if largest < self.config.vocab_size {
-            return Ok(());
-        }
-        Err(Error::usage(format!(
-            "the tokenizer makes token {largest}, and the model in `{}` has only {} tokens",
-            self.model_folder.display(),
-            self.config.vocab_size
-        ))
-        .hint("the tokenizer belongs to another model: put the right `tokenizer.json` into the model's folder"))
-    }
-
     /// Claims the folder for good, writes manifest and config
-    pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>, Manifest, Keeper)> {
+    pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>, Manifest, ModelSource)> {
         for name in ["config.json", "tokenizer.json"] {
-            let path = self.model_folder.join(name);
+            let path = self.source.folder.join(name);
             if path.is_file() {
                 self.sha256.insert(path.clone(), files::sha256_file(&path)?);
             }
         }
         if !self.keys.from_scratch {
-            for path in weight_files(&self.model_folder)? {
+            for path in weight_files(&self.source.folder)? {
                 self.sha256.insert(path.clone(), files::sha256_file(&path)?);
             }
         }
@@ -220,35 +200,6 @@ impl Session {
             manifest.finish(Err(&error))?;
             return Err(error);
         }
-        let keeper = Keeper { tokenizer: self.tokenizer, model_folder: self.model_folder, config: self.config };
-        Ok((folder, checkpoint, manifest, keeper))
-    }
-}
-
-/// Saves the model with all that makes its folder loadable
-pub struct Keeper {
-    tokenizer: Tokenizer,
-    model_folder: PathBuf,
-    config: Gpt2Config,
-}
-
-impl Keeper {
-    /// Writes weights, config, tokenizer and sampling defaults
-    pub fn save(&self, model: &Gpt2, folder: &Path) -> Result<()> {
-        model.save(folder)?;
-        self.tokenizer.save(folder)?;
-        let original = self.model_folder.join(GENERATION_CONFIG);
-        let text = if original.is_file() {
-            std::fs::read(&original).map_err(|cause| Error::read(&original, cause))?
-        } else {
-            let eos = self.tokenizer.eos_id().or(self.config.eos_token_ids.first().copied());
-            let defaults = json!({
-                "_from_model_config": true,
-                "bos_token_id": self.tokenizer.bos_id().or(self.config.bos_token_id),
-                "eos_token_id": eos,
-            });
-            format!("{defaults:#}\n").into_bytes()
-        };
-        files::write_bytes(&folder.join(GENERATION_CONFIG), &text)
+        Ok((folder, checkpoint, manifest, self.source))
     }
 }

@@ -24,11 +24,11 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let resolved = to_yaml(train.to_values().into_iter().chain(sft.to_values()))?;
     let mut session = Session::open(train, resolved, context)?;
     if let Some(token) = &sft.eos_token {
-        session.tokenizer.set_eos_token(token)?;
+        session.source.tokenizer.set_eos_token(token)?;
     }
     if let Some(name) = &sft.chat_template_path {
         let template = session.chat_template(name)?;
-        session.tokenizer.set_chat_template(&template)?;
+        session.source.tokenizer.set_chat_template(&template)?;
     }
     let options = LmOptions {
         text_field: sft.dataset_text_field,
@@ -41,8 +41,8 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
     for ((name, dataset), examples) in datasets.into_iter().zip(&mut examples) {
         let Some(dataset) = dataset else { continue };
-        let prepared = lm_examples(&dataset, &session.tokenizer, &options)?;
-        session.check_tokens(prepared.examples.iter().map(|example| example.ids.as_slice()))?;
+        let prepared = lm_examples(&dataset, &session.source.tokenizer, &options)?;
+        session.source.check_tokens(prepared.examples.iter().map(|example| example.ids.as_slice()))?;
         session.note_rows(name, &prepared.report);
         *examples = prepared.examples;
     }

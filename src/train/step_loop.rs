@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::{LOWER_THE_RATE, Objective, Pass, Split, finite};
 use super::plan::{Plan, StepRows};
-use super::session::{Keeper, Session};
+use super::session::Session;
+use super::source::ModelSource;
 use crate::config::{LrScheduler, Strategy, TrainKeys};
 use crate::error::{Error, Kind, Result};
 use crate::model::gpt2::Gpt2;
@@ -45,7 +46,7 @@ struct StepLoop<'a> {
     optimizer: AdamW,
     state: State,
     folder: RunFolder,
-    keeper: Keeper,
+    source: ModelSource,
     metrics: MetricsWriter,
     events: Option<EventWriter>,
     progress: Progress,
@@ -61,7 +62,7 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
     let plan = Plan::new(&objective.lengths(Split::Train), &keys);
     let schedule = schedule(&keys)?;
     let warmup = keys.warmup(plan.total_steps as usize) as u64;
-    let (folder, checkpoint, mut manifest, keeper) = session.begin()?;
+    let (folder, checkpoint, mut manifest, source) = session.begin()?;
     let result = (|| {
         let mut optimizer = optimizer(objective.model(), &keys);
         let metrics = folder.metrics()?;
@@ -84,7 +85,7 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
             optimizer,
             state,
             folder,
-            keeper,
+            source,
         };
         run.run()
     })();
@@ -315,7 +316,7 @@ impl StepLoop<'_> {
         self.check_weights()?;
         self.metrics.sync()?;
         let writer = self.folder.new_checkpoint(self.state.step)?;
-        self.keeper.save(self.objective.model(), writer.path())?;
+        self.source.save(self.objective.model(), writer.path())?;
         writer.write_state(&self.state)?;
         let tensors = self.optimizer.state().flat_map(|(name, moments)| {
             [
@@ -363,8 +364,8 @@ impl StepLoop<'_> {
     /// The final model and figures
     fn end(&mut self) -> Result<()> {
         self.check_weights()?;
-        let (keeper, model) = (&self.keeper, self.objective.model());
-        self.folder.write_model(|folder| keeper.save(model, folder))?;
+        let (source, model) = (&self.source, self.objective.model());
+        self.folder.write_model(|folder| source.save(model, folder))?;
         let state = &self.state;
         let mut summary = Metrics::new();
         summary.set("step", state.step as f64);
