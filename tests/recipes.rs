@@ -285,3 +285,23 @@ fn kept_reference_log_probabilities_change_nothing() {
     run("other", &[&caching[..], &["--max_length", "30"]].concat());
     assert_eq!(listing(&cache).len(), 2, "other tokens have a file of their own");
 }
+
+#[test]
+fn the_configs_that_ship_run_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sft, dpo) = (folder.path().join("sft"), folder.path().join("dpo"));
+    let run = |recipe: &str, out: &Path, more: &[&str]| {
+        let path = format!("configs/{recipe}.yaml");
+        let mut command = training::command(&[&[recipe, "--config", &path, "--output_dir", text(out)], more].concat());
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let outcome = training::outcome(command);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        training::json(&out.join("summary.json"))
+    };
+    let summary = run("sft", &sft, &[]);
+    let loss = summary["eval_loss"].as_f64().unwrap();
+    assert!((loss - 1.0).abs() < 0.05, "the config promises an eval_loss of 1.00: {loss}");
+    let summary = run("dpo", &dpo, &["--model_name_or_path", text(&sft)]);
+    let accuracy = summary["eval_rewards/accuracies"].as_f64().unwrap();
+    assert!((accuracy - 0.88).abs() < 0.05, "the config promises an accuracy of 0.88: {accuracy}");
+}
