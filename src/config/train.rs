@@ -170,7 +170,7 @@ config_keys! {
             max_grad_norm: f64 = 1.0, Range::at_least(0.0);
             /// Compute in bfloat16 where that is safe (TRL: true)
             bf16: bool = false;
-            /// Compute activations twice to save memory, with the same result (TRL: true)
+            /// Accepted without effect: activations are kept, the result is the same (TRL: true)
             gradient_checkpointing: bool = false;
         }
         "Evaluation" {

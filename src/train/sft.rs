@@ -23,6 +23,11 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, sft) = (TrainKeys::from_values(values)?, SftKeys::from_values(values)?);
     let resolved = to_yaml(train.to_values().into_iter().chain(sft.to_values()))?;
     let mut session = Session::open(train, resolved, context)?;
+    if session.keys.cache_dir.is_some() {
+        tracing::info!(
+            "`cache_dir` changes nothing: it keeps reference log-probabilities, and there is no reference here"
+        );
+    }
     if let Some(token) = &sft.eos_token {
         session.source.tokenizer.set_eos_token(token)?;
     }
