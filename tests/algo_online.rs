@@ -6,6 +6,7 @@ use collimate::algo::advantage::{
     add_values, discounted_returns, gae, gae_strided, lambda_returns, n_step_returns, normalize, step_streams,
     token_streams, whiten,
 };
+use collimate::algo::entropy::{AdaptiveEntropy, high_entropy_mask};
 use collimate::algo::group::{Scale, group_relative, leave_one_out, normalize_then_sum, weighted_sum};
 use collimate::algo::group_loss::{
     GroupLoss, GroupLossValue, Importance, LossType, MicroBatch, StepTotals, group_loss,
@@ -539,6 +540,33 @@ fn overlong_penalty_is_that_of_trl() {
             assert_near("penalty", got, f64::from(want));
         }
     }
+}
+
+#[test]
+fn adaptive_entropy_acts_below_its_target_only() {
+    let mut control = AdaptiveEntropy { coefficient: 0.01, min: 0.0, max: 0.02, delta: 0.006, target: 1.0, last: None };
+    let mut seen = Vec::new();
+    for entropy in [0.9, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 0.5] {
+        seen.push(control.applied());
+        control.update(entropy);
+    }
+    seen.push(control.applied());
+    for (got, want) in seen.iter().zip([0.0, 0.016, 0.02, 0.02, 0.0, 0.0, 0.0, 0.0, 0.006]) {
+        assert_near("coefficient", *got, want);
+    }
+}
+
+#[test]
+fn quantiles_of_entropy_interpolate() {
+    let entropies = [4.0, 1.0, 3.0, 2.0, 9.0];
+    let mut keep = [false; 5];
+    // Half-way between 2 and 3 without the masked 9
+    high_entropy_mask(&entropies, Some(&[true, true, true, true, false]), 0.5, &mut keep);
+    assert_eq!(keep, [true, false, true, false, false]);
+    high_entropy_mask(&entropies, None, 0.5, &mut keep);
+    assert_eq!(keep, [true, false, true, false, true]);
+    high_entropy_mask(&entropies, Some(&[false; 5]), 0.5, &mut keep);
+    assert_eq!(keep, [false; 5]);
 }
 
 #[test]
