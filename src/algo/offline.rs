@@ -2,7 +2,7 @@
 
 use super::same_length;
 
-/// Expectile regression, Σ |τ - 1[u < 0]| u² / normalizer with u = target - value, with its gradient in the values
+/// Expectile regression, `Σ |τ - 1[u < 0]| u² / normalizer` with u = target - value, with its gradient in the values
 ///
 /// IQL, Kostrikov et al. 2022, eq. 5, <https://arxiv.org/abs/2110.06169>. τ = ½ is half the squared error; τ → 1 goes to
 /// the highest target.
