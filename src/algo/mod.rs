@@ -10,6 +10,7 @@
 //! add up to the whole.
 
 pub mod advantage;
+pub mod bradley_terry;
 pub mod entropy;
 pub mod group;
 pub mod group_loss;

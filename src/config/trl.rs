@@ -294,7 +294,7 @@ pub const KEYS: &[TrlKey] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DpoKeys, SftKeys, TrainKeys};
+    use crate::config::{DpoKeys, RewardKeys, SftKeys, TrainKeys};
 
     /// The fields of TRL 1.16's ScriptArguments, DatasetMixtureConfig, ModelConfig and base config
     const COMMON: &str = "
@@ -333,9 +333,14 @@ mod tests {
         loss_weights ld_alpha f_divergence_type f_alpha_divergence_coef label_smoothing beta use_weighting
         discopop_tau activation_offloading sync_ref_model ref_model_mixup_alpha ref_model_sync_steps pad_token";
 
+    const REWARD: &str = "
+        model_init_kwargs trust_remote_code chat_template_path disable_dropout dataset_num_proc eos_token max_length
+        pad_to_multiple_of center_rewards_coefficient activation_offloading pad_token";
+
     #[test]
     fn every_field_of_trl_is_known() {
-        for (command, own, fields) in [("sft", SftKeys::KEYS, SFT), ("dpo", DpoKeys::KEYS, DPO)] {
+        let commands = [("sft", SftKeys::KEYS, SFT), ("dpo", DpoKeys::KEYS, DPO), ("reward", RewardKeys::KEYS, REWARD)];
+        for (command, own, fields) in commands {
             for field in COMMON.split_whitespace().chain(fields.split_whitespace()) {
                 let ours = TrainKeys::KEYS.iter().chain(own).any(|key| key.name == field);
                 let theirs = keys_of(command).any(|key| key.name == field);

@@ -7,10 +7,12 @@
 pub mod collate;
 pub mod dpo;
 pub mod evaluate;
+pub mod evaluate_reward;
 pub mod objective;
 pub mod plan;
 pub mod reference;
 pub mod registry;
+pub mod reward;
 pub mod session;
 pub mod sft;
 pub mod source;
