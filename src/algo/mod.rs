@@ -10,6 +10,7 @@
 //! add up to the whole.
 
 pub mod advantage;
+pub mod bradley_terry;
 pub mod distribution;
 pub mod entropy;
 pub mod group;

@@ -180,9 +180,9 @@ impl RlooKeys {
         match self.reward_clip_range.as_deref() {
             None => Ok(()),
             Some([low, high]) if low <= high => Ok(()),
-            Some(other) => Err(Error::usage(format!(
-                "`reward_clip_range` must be two numbers, the lowest first, got {other:?}"
-            ))),
+            Some(other) => {
+                Err(Error::usage(format!("`reward_clip_range` must be two numbers, the lowest first, got {other:?}")))
+            }
         }
     }
 }

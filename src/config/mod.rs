@@ -31,6 +31,8 @@ mod dpo;
 mod grpo;
 mod keys;
 mod online;
+mod ppo;
+mod reward;
 mod sft;
 mod steps;
 mod train;
@@ -46,6 +48,8 @@ pub use grpo::{Aggregation, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, RlooKey
 pub use keys::{Key, Range, nearest};
 pub(crate) use keys::{choice_name, choice_problem, config_choice, config_keys, one_of};
 pub use online::OnlineKeys;
+pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetwork};
+pub use reward::RewardKeys;
 pub use sft::{SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};

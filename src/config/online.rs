@@ -38,6 +38,8 @@ config_keys! {
             reward_weights: Option<Vec<f64>> = None;
             /// A reward model, added to reward_funcs
             reward_model_name_or_path: Option<String> = None;
+            /// Scores of reward models minus their mean, by their standard deviation, where the model keeps these
+            normalize_reward_model: bool = false;
             /// Longest wait for a program or server, in seconds
             reward_timeout: f64 = 300.0, Range::above(0.0);
             /// Further attempts after a program or server failed

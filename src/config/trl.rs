@@ -81,6 +81,10 @@ fn reverse_kl(value: &Value) -> bool {
     value.as_scalar() == Some("reverse_kl")
 }
 
+fn eos(value: &Value) -> bool {
+    value.is_null() || value.as_scalar() == Some("eos")
+}
+
 fn single_device(value: &Value) -> bool {
     value.is_null() || value.as_scalar() == Some("single_gpu")
 }
@@ -115,6 +119,11 @@ const fn only(name: &'static str, allowed: fn(&Value) -> bool, reason: &'static 
     TrlKey { name, commands: &[], disposition: Disposition::Only(allowed), reason }
 }
 
+/// Whatever its value, the same under another name
+const fn renamed(name: &'static str, to: &'static str) -> TrlKey {
+    TrlKey { name, commands: &[], disposition: Disposition::Renamed { to, allowed: |_| true }, reason: "" }
+}
+
 impl TrlKey {
     const fn of(self, commands: &'static [&'static str]) -> Self {
         Self { commands, ..self }
@@ -136,6 +145,7 @@ const FULL_PRECISION: &str = "the only precision besides float32 is `bf16`";
 const PREFERENCE: &[&str] = &["dpo"];
 const FINE_TUNING: &[&str] = &["sft"];
 const GROUP: &[&str] = &["grpo", "rloo"];
+const ONLINE_PPO: &[&str] = &["ppo"];
 const NO_VLLM: &str = "completions are sampled in this process";
 
 /// The whole table
@@ -317,6 +327,15 @@ pub const KEYS: &[TrlKey] = &[
     only("sync_ref_model", off, "the reference model stays as it was at the start").of(GROUP),
     ignored("ref_model_mixup_alpha", "it needs `sync_ref_model`").of(GROUP),
     ignored("ref_model_sync_steps", "it needs `sync_ref_model`").of(GROUP),
+    // PPO's own names of common keys
+    renamed("response_length", "max_completion_length").of(ONLINE_PPO),
+    renamed("reward_model_path", "reward_model_name_or_path").of(ONLINE_PPO),
+    renamed("sft_model_path", "model_name_or_path").of(ONLINE_PPO),
+    only("stop_token", eos, "`stop_tokens` names further ones").of(ONLINE_PPO),
+    renamed("stop_token_id", "stop_tokens").of(ONLINE_PPO),
+    ignored("local_rollout_forward_batch_size", SAME_RESULT).of(ONLINE_PPO),
+    ignored("num_sample_generations", "`log_completions` writes the completions of every logged step").of(ONLINE_PPO),
+    ignored("exp_name", NO_TRACKER).of(ONLINE_PPO),
     // Preference losses
     only("ld_alpha", one, "the log-probabilities of all tokens count alike").of(PREFERENCE),
     only("f_divergence_type", reverse_kl, "the divergence is the reverse KL").of(PREFERENCE),
@@ -331,7 +350,7 @@ pub const KEYS: &[TrlKey] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DpoKeys, GrpoKeys, Key, OnlineKeys, RlooKeys, SftKeys, TrainKeys};
+    use crate::config::{DpoKeys, GrpoKeys, Key, OnlineKeys, RewardKeys, RlooKeys, SftKeys, TrainKeys};
 
     /// The fields of TRL 1.16's ScriptArguments, DatasetMixtureConfig, ModelConfig and base config
     const COMMON: &str = "
@@ -399,12 +418,17 @@ mod tests {
         log_completions log_multimodal num_completions_to_print log_unique_prompts
         use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged";
 
+    const REWARD: &str = "
+        model_init_kwargs trust_remote_code chat_template_path disable_dropout dataset_num_proc eos_token max_length
+        pad_to_multiple_of center_rewards_coefficient activation_offloading pad_token";
+
     #[test]
     fn every_field_of_trl_is_known() {
-        let commands: [(&str, &[&[Key]], &str); 4] = [
+        let commands: [(&str, &[&[Key]], &str); 5] = [
             ("sft", &[SftKeys::KEYS], SFT),
             ("dpo", &[DpoKeys::KEYS], DPO),
             ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS], GRPO),
+            ("reward", &[RewardKeys::KEYS], REWARD),
             ("rloo", &[OnlineKeys::KEYS, RlooKeys::KEYS], RLOO),
         ];
         for (command, own, fields) in commands {

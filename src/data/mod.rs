@@ -14,6 +14,7 @@ mod reader;
 mod record;
 mod report;
 mod sampler;
+mod sequences;
 mod template;
 mod template_python;
 mod tokenize;
@@ -27,6 +28,7 @@ pub use reader::{Dataset, ReadOptions, read_dataset, read_split, splits};
 pub use record::{Place, Row};
 pub use report::{Dropped, Prepared, RowReport};
 pub use sampler::{Sampler, Strategy};
+pub use sequences::{PairExample, RowSequences, SequenceEncoder, pair_examples, row_sequences};
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenize::{
     LmExample, LmOptions, PreferenceExample, PreferenceOptions, PromptExample, PromptOptions, Truncation, lm_examples,

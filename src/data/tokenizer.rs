@@ -166,6 +166,8 @@ impl Tokenizer {
     pub fn set_eos_token(&mut self, token: &str) -> Result<()> {
         self.eos = Some((self.known("eos_token", token)?, token.to_owned()));
         self.files.special.insert("eos_token", token.to_owned());
+        // Else the saved files would keep the old one
+        self.files.config.remove("eos_token");
         Ok(())
     }
 
@@ -173,6 +175,7 @@ impl Tokenizer {
     pub fn set_pad_token(&mut self, token: &str) -> Result<()> {
         self.pad = Some(self.known("pad_token", token)?);
         self.files.special.insert("pad_token", token.to_owned());
+        self.files.config.remove("pad_token");
         Ok(())
     }
 

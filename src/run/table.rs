@@ -91,10 +91,7 @@ mod tests {
         let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(
             rows,
-            [
-                "{step: 10, prompt: \"Müller\", regex:a__b_: 0.5}",
-                "{step: 10, prompt: \"\", regex:a__b_: null}"
-            ]
+            ["{step: 10, prompt: \"Müller\", regex:a__b_: 0.5}", "{step: 10, prompt: \"\", regex:a__b_: null}"]
         );
     }
 }

@@ -294,11 +294,8 @@ impl<M: GroupMethod> GroupTrainer<M> {
         clock: &mut StepClock,
     ) -> Result<()> {
         let train = split == Split::Train;
-        let (generations, moves) = if train {
-            (self.geometry.generations, !self.geometry.aligned())
-        } else {
-            (self.eval_generations, false)
-        };
+        let (generations, moves) =
+            if train { (self.geometry.generations, !self.geometry.aligned()) } else { (self.eval_generations, false) };
         // The same passes as in training: their log-probabilities are then equal to the last bit
         let chunk = if train { self.geometry.batch } else { rollout.len() };
         if moves || self.method.needs_old() {
@@ -436,9 +433,8 @@ impl<M: GroupMethod> Objective for GroupTrainer<M> {
         let share = pass.passes as f64 / self.geometry.chunks as f64;
         let totals = self.totals(&rollout, pass.denominator, pass.passes, share);
         let completions = start..start + self.geometry.batch;
-        let outcome = clock.time(Part::Forward, || {
-            self.pass_loss(Split::Train, &rollout, completions, moved, &totals, pass.dropout)
-        });
+        let outcome = clock
+            .time(Part::Forward, || self.pass_loss(Split::Train, &rollout, completions, moved, &totals, pass.dropout));
         self.rounds[round] = (number, rollout);
         outcome
     }
@@ -475,7 +471,8 @@ impl<M: GroupMethod> GroupTrainer<M> {
     fn evaluate(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome> {
         let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
         let result = (|| {
-            let rows: Vec<usize> = pass.rows.iter().step_by(self.eval_generations).map(|i| i / self.eval_generations).collect();
+            let rows: Vec<usize> =
+                pass.rows.iter().step_by(self.eval_generations).map(|i| i / self.eval_generations).collect();
             let seed = mix(self.seed ^ mix(pass.rows[0] as u64 ^ 0x6576_616c));
             let mut rollout = eval.collect(&self.view, &rows, self.eval_generations, seed, clock, &|| Ok(()))?;
             self.judge(&mut rollout, &eval.reward_weights(), Split::Eval, clock)?;

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::group::{GroupMethod, GroupTrainer, RoundSizes};
-use super::reward_model::load_reward;
+use super::reward_model;
 use super::session::Session;
 use super::step_loop;
 use crate::Result;
@@ -40,7 +40,7 @@ fn run(values: &Values, context: &Context) -> Result<()> {
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
-    let reward_model = load_reward(&session)?;
+    let reward_model = reward_model::loader(&session, &online);
     let method = Grpo::new(keys);
     let mut trainer = GroupTrainer::open(&mut session, &online, sizes, method, reward_model)?;
     step_loop::train(&mut trainer, session)

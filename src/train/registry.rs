@@ -3,7 +3,15 @@
 use crate::config::CommandSpec;
 
 /// Every recipe; the command line, config validation and the tests read this list
-pub const RECIPES: &[CommandSpec] = &[super::sft::SFT, super::dpo::DPO, super::grpo::GRPO, super::rloo::RLOO];
+pub const RECIPES: &[CommandSpec] = &[
+    super::sft::SFT,
+    super::reward::REWARD,
+    super::dpo::DPO,
+    super::ppo::PPO,
+    super::grpo::GRPO,
+    super::rloo::RLOO,
+    super::online_dpo::ONLINE_DPO,
+];
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 //! Ahmadian et al. 2024, <https://arxiv.org/abs/2402.14740>.
 
 use super::group::{GroupMethod, GroupTrainer, RoundSizes};
-use super::reward_model::load_reward;
+use super::reward_model;
 use super::session::Session;
 use super::step_loop;
 use crate::Result;
@@ -35,7 +35,7 @@ fn run(values: &Values, context: &Context) -> Result<()> {
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
-    let reward_model = load_reward(&session)?;
+    let reward_model = reward_model::loader(&session, &online);
     let clip = Clip { high: keys.epsilon_high.unwrap_or(keys.epsilon), ..Clip::symmetric(keys.epsilon) };
     let mut trainer = GroupTrainer::open(&mut session, &online, sizes, Rloo { clip, keys }, reward_model)?;
     step_loop::train(&mut trainer, session)
@@ -93,8 +93,7 @@ impl GroupMethod for Rloo {
         _grad_entropy: &mut [f32],
     ) -> (f64, Metrics) {
         let MicroBatch { lengths, log_probs, old_log_probs, advantages, mask, .. } = *batch;
-        let value =
-            rloo_loss(&self.clip, lengths, log_probs, old_log_probs, advantages, mask, totals.sequences, grad);
+        let value = rloo_loss(&self.clip, lengths, log_probs, old_log_probs, advantages, mask, totals.sequences, grad);
         let mut metrics: Metrics = value.clip.entries().into_iter().filter(|(_, x)| !x.is_nan()).collect();
         let counted = |t: &usize| mask.is_none_or(|mask| mask[*t]);
         let kept: Vec<f64> = batch.entropies.map_or_else(Vec::new, |entropies| {
