@@ -19,6 +19,12 @@ use Expression::{Binary, Function, Number, Variable};
 const FUNCTIONS: &[&str] =
     &["sqrt", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "sin", "cos", "tan", "cot", "ln", "log", "exp"];
 
+/// Commands that are names of variables
+const LETTERS: &[&str] = &[
+    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu", "rho", "sigma", "tau", "phi",
+    "varphi", "psi", "omega", "ell",
+];
+
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
     Number(f64),
@@ -332,11 +338,6 @@ impl Parser<'_> {
                     let value = Function(function, Box::new(self.function_argument()?));
                     return Some(power.map_or(value.clone(), |power| binary('^', value, power)));
                 }
-                // Greek letters and the like
-                const LETTERS: &[&str] = &[
-                    "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu", "rho", "sigma", "tau",
-                    "phi", "varphi", "psi", "omega", "ell",
-                ];
                 LETTERS.contains(&name).then_some(())?;
                 Some(Variable(self.with_index(name.to_owned())?))
             }

@@ -99,7 +99,7 @@ fn last_number(text: &str) -> Option<&str> {
     let number = numbers(text).last();
     // The money of `$5 and then $7` is no formula
     let formulas = environments(text).into_iter().filter(|(_, inside)| !is_prose(inside));
-    let formula = formulas.map(|(_, inside)| inside).last();
+    let formula = formulas.map(|(_, inside)| inside).next_back();
     match (formula, number) {
         (Some(formula), Some(number)) if offset(text, number) >= offset(text, formula) + formula.len() => Some(number),
         (Some(formula), _) => Some(formula),

@@ -343,15 +343,12 @@ fn without_unit(text: &str) -> &str {
 
 /// For the comparison as text: no space, no text command, no brackets around a single letter
 fn normal(text: &str) -> String {
-    let mut text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    for command in ["\\text", "\\mathrm", "\\textbf", "\\mathbf", "\\mbox", "\\textrm"] {
-        if let Some(inside) = text.strip_prefix(command).and_then(|rest| rest.strip_prefix('{')?.strip_suffix('}')) {
-            text = inside.to_owned();
-        }
-    }
-    let bare = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).filter(|inside| is_word(inside));
-    let bare = bare.map(str::to_owned).unwrap_or(text);
-    bare.strip_prefix('+').map(str::to_owned).unwrap_or(bare)
+    const COMMANDS: &[&str] = &["\\text{", "\\mathrm{", "\\textbf{", "\\mathbf{", "\\mbox{", "\\textrm{"];
+    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let inside = COMMANDS.iter().find_map(|command| text.strip_prefix(command)?.strip_suffix('}')).unwrap_or(&text);
+    let bare = inside.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).filter(|inside| is_word(inside));
+    let bare = bare.unwrap_or(inside);
+    bare.strip_prefix('+').unwrap_or(bare).to_owned()
 }
 
 fn is_word(text: &str) -> bool {
