@@ -21,6 +21,7 @@ pub mod generate;
 mod logging;
 pub mod logprobs;
 pub mod output;
+pub mod rl;
 mod train;
 
 /// The commands whose arguments are fixed
@@ -32,6 +33,8 @@ enum Fixed {
     Eval(eval::Args),
     #[command(subcommand)]
     Data(data::Data),
+    #[command(subcommand)]
+    Rl(rl::Rl),
     Doctor(doctor::Args),
 }
 
@@ -89,6 +92,7 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Logprobs(args) => logprobs::run(args),
         Fixed::Eval(args) => eval::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
+        Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),
     }
 }

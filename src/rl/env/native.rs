@@ -57,7 +57,7 @@ impl<D: Dynamics> NativeVec<D> {
 
     fn check(&self, actions: Actions<'_>) -> Result<()> {
         let (found, each) = match (actions, &self.spec.action_space) {
-            (Actions::Discrete(actions), Space::Discrete(n)) => {
+            (Actions::Discrete(actions), Space::Discrete { n }) => {
                 if let Some(env) = actions.iter().position(|action| action >= n) {
                     let action = actions[env];
                     return Err(Error::run(format!("action {action} of environment {env} is out of range"))

@@ -37,7 +37,8 @@ const fn entry(id: &'static str, limit: Option<u32>, threshold: Option<f64>, bui
 const ENTRIES: &[Entry] = &[
     entry("GridWorld-v0", Some(100), None, |mut maker| {
         // Of the outer seed where no other is asked for: that of the vector's reset
-        let pinned = maker.kwargs.take("layout_seed", None, "a whole number from 0 up", |value| Some(Some(value.as_u64()?)))?;
+        let pinned =
+            maker.kwargs.take("layout_seed", None, "a whole number from 0 up", |value| Some(Some(value.as_u64()?)))?;
         let num_envs = maker.num_envs;
         maker.finish(match pinned {
             Some(seed) => TabularDynamics::new(num_envs, grid_world::model(seed)),
@@ -48,7 +49,10 @@ const ENTRIES: &[Entry] = &[
     entry("CliffWalkingSlippery-v1", None, None, |maker| maker.tabular(|kwargs| cliff_walking::model(kwargs, true))),
     entry("FrozenLake-v1", Some(100), Some(0.7), |maker| maker.tabular(|kwargs| frozen_lake::model(kwargs, "4x4"))),
     entry("FrozenLake8x8-v1", Some(200), Some(0.85), |maker| maker.tabular(|kwargs| frozen_lake::model(kwargs, "8x8"))),
-    Entry { aliases: &["Taxi-v3"], ..entry("Taxi-v4", Some(200), Some(8.0), |maker| maker.tabular(|_| Ok(taxi::model()))) },
+    Entry {
+        aliases: &["Taxi-v3"],
+        ..entry("Taxi-v4", Some(200), Some(8.0), |maker| maker.tabular(|_| Ok(taxi::model())))
+    },
     entry("CartPole-v1", Some(500), Some(475.0), |mut maker| {
         let dynamics = cartpole::CartPole::new(maker.num_envs, &mut maker.kwargs)?;
         maker.finish(dynamics)

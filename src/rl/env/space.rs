@@ -2,17 +2,23 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// What an observation or an action can be
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum Space {
     /// The numbers `0..n`
-    Discrete(u32),
+    Discrete {
+        /// How many there are
+        n: u32,
+    },
     /// An array of numbers within bounds
     Box(BoxSpace),
 }
 
 /// An array of numbers, each with its own bounds
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BoxSpace {
     /// Its dimensions
     pub shape: Vec<usize>,
@@ -38,7 +44,7 @@ impl Space {
     #[expect(clippy::len_without_is_empty, reason = "no space is empty")]
     pub fn len(&self) -> usize {
         match self {
-            Self::Discrete(_) => 1,
+            Self::Discrete { .. } => 1,
             Self::Box(space) => space.low.len(),
         }
     }
@@ -46,7 +52,7 @@ impl Space {
     /// The `n` of a discrete space
     pub fn discrete(&self) -> Option<u32> {
         match self {
-            Self::Discrete(n) => Some(*n),
+            Self::Discrete { n } => Some(*n),
             Self::Box(_) => None,
         }
     }
@@ -55,7 +61,7 @@ impl Space {
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = match self {
-            Self::Discrete(n) => return write!(f, "Discrete({n})"),
+            Self::Discrete { n } => return write!(f, "Discrete({n})"),
             Self::Box(space) => space,
         };
         let shape: Vec<_> = space.shape.iter().map(usize::to_string).collect();

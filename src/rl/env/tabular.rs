@@ -122,11 +122,11 @@ impl TabularDynamics {
 
 impl Dynamics for TabularDynamics {
     fn observation_space(&self) -> Space {
-        Space::Discrete(self.model.num_states as u32)
+        Space::Discrete { n: self.model.num_states as u32 }
     }
 
     fn action_space(&self) -> Space {
-        Space::Discrete(self.model.num_actions as u32)
+        Space::Discrete { n: self.model.num_actions as u32 }
     }
 
     fn seed(&mut self, seed: u64) {

@@ -27,11 +27,11 @@ impl Acrobot {
         Self { angles: columns(), speeds: columns() }
     }
 
-    fn state(&self, i: usize) -> State {
+    pub(super) fn state(&self, i: usize) -> State {
         [self.angles[0][i], self.angles[1][i], self.speeds[0][i], self.speeds[1][i]]
     }
 
-    fn set_state(&mut self, i: usize, state: State) {
+    pub(super) fn set_state(&mut self, i: usize, state: State) {
         [self.angles[0][i], self.angles[1][i], self.speeds[0][i], self.speeds[1][i]] = state;
     }
 }
@@ -83,7 +83,7 @@ impl Dynamics for Acrobot {
     }
 
     fn action_space(&self) -> Space {
-        Space::Discrete(3)
+        Space::Discrete { n: 3 }
     }
 
     fn reset(&mut self, i: usize, rng: &mut Pcg64, observation: &mut [f32]) {

@@ -20,10 +20,10 @@ const X_LIMIT: f64 = 2.4;
 const THETA_LIMIT: f64 = 12.0 * 2.0 * PI / 360.0;
 
 pub(crate) struct CartPole {
-    x: Vec<f64>,
-    x_dot: Vec<f64>,
-    theta: Vec<f64>,
-    theta_dot: Vec<f64>,
+    pub(super) x: Vec<f64>,
+    pub(super) x_dot: Vec<f64>,
+    pub(super) theta: Vec<f64>,
+    pub(super) theta_dot: Vec<f64>,
     /// Sutton & Barto's: 0 a step and -1 at the fall, instead of 1 a step
     sutton_barto_reward: bool,
 }
@@ -42,7 +42,7 @@ impl Dynamics for CartPole {
     }
 
     fn action_space(&self) -> Space {
-        Space::Discrete(2)
+        Space::Discrete { n: 2 }
     }
 
     fn reset(&mut self, i: usize, rng: &mut Pcg64, observation: &mut [f32]) {
@@ -63,7 +63,8 @@ impl Dynamics for CartPole {
             let force = if *action == 1 { FORCE } else { -FORCE };
             let (sin, cos) = (theta.sin(), theta.cos());
             let temp = (force + POLE_MASS_LENGTH * (*theta_dot * *theta_dot) * sin) / TOTAL_MASS;
-            let theta_acc = (GRAVITY * sin - cos * temp) / (LENGTH * (4.0 / 3.0 - MASS_POLE * (cos * cos) / TOTAL_MASS));
+            let theta_acc =
+                (GRAVITY * sin - cos * temp) / (LENGTH * (4.0 / 3.0 - MASS_POLE * (cos * cos) / TOTAL_MASS));
             let x_acc = temp - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS;
             // Explicit Euler: positions move by the old velocities
             *x += TAU * *x_dot;

@@ -14,8 +14,8 @@ pub(super) const MAX_SPEED: f64 = 0.07;
 const GOAL_POSITION: f64 = 0.5;
 
 pub(crate) struct MountainCar {
-    position: Vec<f64>,
-    velocity: Vec<f64>,
+    pub(super) position: Vec<f64>,
+    pub(super) velocity: Vec<f64>,
     goal_velocity: f64,
 }
 
@@ -44,7 +44,7 @@ impl Dynamics for MountainCar {
     }
 
     fn action_space(&self) -> Space {
-        Space::Discrete(3)
+        Space::Discrete { n: 3 }
     }
 
     fn reset(&mut self, i: usize, rng: &mut Pcg64, observation: &mut [f32]) {

@@ -12,8 +12,8 @@ const GRAVITY: f64 = 0.0025;
 const GOAL_POSITION: f64 = 0.45;
 
 pub(crate) struct MountainCarContinuous {
-    position: Vec<f64>,
-    velocity: Vec<f64>,
+    pub(super) position: Vec<f64>,
+    pub(super) velocity: Vec<f64>,
     /// Gymnasium's state is f64 after a reset and f32 from the first step on
     is_fresh: Vec<bool>,
     goal_velocity: f64,

@@ -15,8 +15,8 @@ const MAX_TORQUE: f32 = 2.0;
 const DT: f64 = 0.05;
 
 pub(crate) struct Pendulum {
-    theta: Vec<f64>,
-    theta_dot: Vec<f64>,
+    pub(super) theta: Vec<f64>,
+    pub(super) theta_dot: Vec<f64>,
     gravity: f64,
 }
 

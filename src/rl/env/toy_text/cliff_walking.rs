@@ -23,7 +23,8 @@ pub(crate) fn model(kwargs: &mut KwargReader<'_>, is_slippery: bool) -> Result<T
         moves.into_iter().map(move |action| {
             let reached = GRID.neighbour(state, ACTIONS[(action % 4) as usize]);
             // A fall costs, but does not end the episode
-            let (next_state, reward) = if (START + 1..GOAL).contains(&reached) { (START, -100.0) } else { (reached, -1.0) };
+            let (next_state, reward) =
+                if (START + 1..GOAL).contains(&reached) { (START, -100.0) } else { (reached, -1.0) };
             Outcome { probability, next_state, reward, terminated: next_state == GOAL }
         })
     }))
