@@ -214,13 +214,11 @@ mod lunar_lander {
         let scores: Vec<f64> = (0..expected.len() as u64).filter_map(score).collect();
         let mean = |scores: &[f64]| scores.iter().sum::<f64>() / scores.len() as f64;
         let landed = |scores: &[f64]| scores.iter().filter(|score| **score >= 200.0).count();
-        println!("mean {:.1}, Gymnasium's {:.1}", mean(&scores), mean(&expected));
-        println!("at least 200: {}, Gymnasium's {}", landed(&scores), landed(&expected));
         let near = scores.iter().zip(&expected).filter(|(found, expected)| (*found - *expected).abs() < 10.0).count();
-        println!("within 10 of each other: {near}");
         // The standard error of the mean is 8
         assert!((mean(&scores) - mean(&expected)).abs() < 16.0);
         assert!(landed(&scores).abs_diff(landed(&expected)) <= 5);
+        assert!(near >= 65, "{near} scores lie within 10 of Gymnasium's");
     }
 }
 
@@ -286,8 +284,8 @@ fn grid_worlds_differ_by_seed_and_can_be_solved() {
         env.reset(Some(seed), &mut observations).expect("it is reset");
         let model = env.tabular().expect("it has a table").clone();
         let best = optimum(&model, 1.0);
-        // Eight moves; two more where a row of obstacles is in the way
-        assert!((best - 0.93).abs() < 1e-12 || (best - 0.91).abs() < 1e-12, "seed {seed}: {best}");
+        // Eight moves: three obstacles that leave a way leave a shortest one
+        assert!((best - 0.93).abs() < 1e-12, "seed {seed}: {best}");
         env.reset(None, &mut observations).expect("it is reset");
         assert_eq!(env.tabular(), Some(&model), "the layout stays from episode to episode");
         if !layouts.contains(&model) {

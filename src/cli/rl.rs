@@ -29,7 +29,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "ID")]
     pub env: String,
     /// Seed of the first reset
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
     pub seed: u64,
     /// JSON file: a list of whole numbers, or of lists of numbers where the actions are continuous
     #[arg(long, value_name = "FILE")]
@@ -70,14 +70,16 @@ impl Script {
         let text = fs::read_to_string(path).map_err(|cause| Error::read(path, cause))?;
         let expected = match &spec.action_space {
             Space::Discrete { n } => format!("a list of whole numbers from 0 to {}", n - 1),
-            space @ Space::Box(_) => format!("a list of lists of {} numbers", space.len()),
+            space @ Space::Box(_) => format!("a list of lists, each of length {}", space.len()),
         };
         let malformed = |message: String| {
             Error::usage(message).context(path.display()).hint(format!("the actions of `{}` are {expected}", spec.id))
         };
         let file: Value = serde_json::from_str(&text).map_err(|cause| malformed(format!("not JSON: {cause}")))?;
         let Value::Array(actions) = file else { return Err(malformed("not a list".to_owned())) };
-        let refused = |(at, action): (usize, &Value)| malformed(format!("action {at} is `{action}`"));
+        let refused = |(at, action): (usize, &Value)| {
+            malformed(format!("action {at} is `{action}`, which `{}` does not take", spec.id))
+        };
         let numbered = actions.iter().enumerate();
         match &spec.action_space {
             Space::Discrete { n } => {

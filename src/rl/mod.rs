@@ -2,6 +2,6 @@
 //!
 //! | part | holds |
 //! |---|---|
-//! | [`env`] | the environments, vectorised; no tensor library |
+//! | [`mod@env`] | the environments, vectorised; no tensor library |
 
 pub mod env;

@@ -20,11 +20,11 @@ impl<'a> KwargReader<'a> {
     }
 
     pub(super) fn bool(&mut self, name: &'static str, default: bool) -> Result<bool> {
-        self.take(name, default, "`true` or `false`", |value| value.as_bool())
+        self.take(name, default, "`true` or `false`", Value::as_bool)
     }
 
     pub(super) fn number(&mut self, name: &'static str, default: f64) -> Result<f64> {
-        self.take(name, default, "a number", |value| value.as_f64())
+        self.take(name, default, "a number", Value::as_f64)
     }
 
     /// A number from 0 to 1

@@ -133,7 +133,7 @@ impl World {
             shape.set_two_sided(box2d(start), box2d(end));
             // The first is the floor
             let friction = if i == 0 { 0.2 } else { 0.1 };
-            let fixture = B2fixtureDef { shape: shared(shape), friction, ..B2fixtureDef::default() };
+            let fixture = B2fixtureDef { shape: Some(shared(shape)), friction, ..B2fixtureDef::default() };
             B2body::create_fixture(moon.clone(), &fixture);
         }
         let shapes = Shapes { hull: HULL.map(scaled), leg: LEG.map(scaled) };
@@ -264,8 +264,8 @@ impl World {
     }
 }
 
-fn shared(shape: impl B2shapeDynTrait + 'static) -> Option<ShapeDefPtr> {
-    Some(Rc::new(RefCell::new(shape)))
+fn shared(shape: impl B2shapeDynTrait + 'static) -> ShapeDefPtr {
+    Rc::new(RefCell::new(shape))
 }
 
 /// A part of the lander in Box2D's world
@@ -274,7 +274,7 @@ fn part(engine: &B2worldPtr<Parts>, part: Part, corners: &[Vec2], position: (f64
     shape.set(&corners.iter().map(|corner| box2d(*corner)).collect::<Vec<_>>());
     let (density, friction, category_bits) = if part == Part::Hull { (5.0, 0.1, 0x0010) } else { (1.0, 0.2, 0x0020) };
     let filter = B2filter { category_bits, mask_bits: GROUND, group_index: 0 };
-    let fixture = B2fixtureDef { shape: shared(shape), density, friction, filter, ..B2fixtureDef::default() };
+    let fixture = B2fixtureDef { shape: Some(shared(shape)), density, friction, filter, ..B2fixtureDef::default() };
     let definition = B2bodyDef {
         body_type: B2bodyType::B2DynamicBody,
         position: box2d(position.into()),
