@@ -23,6 +23,7 @@ mod logging;
 pub mod logprobs;
 pub mod output;
 pub mod score;
+pub mod rl;
 mod train;
 
 /// The commands whose arguments are fixed
@@ -35,6 +36,8 @@ enum Fixed {
     Eval(eval::Args),
     #[command(subcommand)]
     Data(data::Data),
+    #[command(subcommand)]
+    Rl(rl::Rl),
     Doctor(doctor::Args),
 }
 
@@ -93,6 +96,7 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
+        Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),
     }
 }
