@@ -8,6 +8,7 @@
 //! | [`config`] | typed configs, YAML and flags |
 //! | [`optim`] | AdamW, clipping, schedules |
 //! | [`algo`] | pure functions: losses, advantages, KL estimators |
+//! | [`grl`] | reinforcement fields: kernels, particle memory, value estimators, their losses |
 //! | [`model`] | GPT-2, heads, weights in and out, the Hub |
 //! | [`data`] | rows, formats, chat templates, tokens and masks, samplers |
 //! | [`rollout`] | batched generation |
@@ -23,6 +24,7 @@ pub mod algo;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod grl;
 pub mod model;
 pub mod ops;
 pub mod optim;
