@@ -1,6 +1,7 @@
 //! Singular kernels, equal prompts, one prompt, rewards that are no numbers, files of others: handled, or refused with a
 //! reason.
 
+use collimate::algo::policy::Clip;
 use collimate::error::Kind;
 use collimate::grl::arrays::{Arrays, Owner};
 use collimate::grl::features::{FeatureMap, pool};
@@ -282,7 +283,10 @@ fn losses_refuse_what_does_not_fit_and_steps_that_would_be_infinite() {
     let batch = Batch::new(&policy, &reference, &[2, 1]).unwrap();
     refused(pcl(&batch, &[1.0], &[0.0, 0.0], 0.1, None), "1 rewards, expected 2");
     refused(pcl(&batch, &[1.0, f64::NAN], &[0.0, 0.0], 0.1, None), "rewards: number 1 is NaN");
-    refused(clip(&batch, &[-900.0; 3], &[-1.0, 1.0], 0.2, Reduction::TokenMean), "beyond what a number holds");
+    refused(
+        clip(&batch, &[-900.0; 3], &[-1.0, 1.0], &Clip::symmetric(0.2), Reduction::TokenMean),
+        "beyond what a number holds",
+    );
     refused(awr(&batch, &[0.0, 1e6], 0.1, f64::INFINITY), "beyond what a number holds");
     refused(awr(&batch, &[0.0, 1.0], 0.0, 1.0), "tau is 0");
     refused(pair(&batch, &[(0, 2)], Pair::Dpo, 0.1), "pair (0, 2) of a batch of 2");

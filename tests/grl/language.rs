@@ -1,5 +1,6 @@
 //! Limits on responses, with policies small enough that everything can be enumerated (limits 6 to 9 and 12 to 15).
 
+use collimate::algo::policy::Clip;
 use collimate::grl::importance::{effective_sample_size, importance_mean, sequence_kl, soft_optimal_value};
 use collimate::grl::kernel::{Kernel, Point};
 use collimate::grl::loss::{Batch, Pair, Reduction, SubPath, awr, clip, pair, pcl, pcl_spans, reinforce};
@@ -229,7 +230,7 @@ fn limit_12_where_nothing_has_moved_the_clipped_surrogate_is_the_policy_gradient
     let advantages = noise.signed(3);
     for reduction in [Reduction::SequenceMean, Reduction::TokenMean] {
         let batch = Batch::new(&policy, &policy, &[2, 4, 1]).unwrap();
-        let clipped = clip(&batch, &policy, &advantages, 0.2, reduction).unwrap();
+        let clipped = clip(&batch, &policy, &advantages, &Clip::symmetric(0.2), reduction).unwrap();
         let plain = reinforce(&batch, &advantages, reduction).unwrap();
         assert_eq!(clipped.grad_log_probs, plain.grad_log_probs);
         assert_eq!(clipped.clipped, 0.0);

@@ -1,6 +1,7 @@
 //! Losses and their gradients against PyTorch's.
 
-use collimate::grl::loss::{Batch, Pair, Reduction, SubPath, awr, clip, pair, pcl, pcl_spans, reinforce, topr};
+use collimate::algo::policy::Clip;
+use collimate::grl::loss::{Batch, Pair, Reduction, SubPath, Whole, awr, clip, pair, pcl, pcl_spans, reinforce, topr};
 
 use super::{all_close, close, golden, number, numbers};
 
@@ -43,8 +44,8 @@ fn every_loss_has_pytorchs_value_and_gradient() {
 
     let sequence = Reduction::SequenceMean;
     let policies = [
-        ("clip_sequence", clip(&batch, &behaviour, &advantages, 0.2, sequence)),
-        ("clip_token", clip(&batch, &behaviour, &advantages, 0.2, Reduction::TokenMean)),
+        ("clip_sequence", clip(&batch, &behaviour, &advantages, &Clip::symmetric(0.2), sequence)),
+        ("clip_token", clip(&batch, &behaviour, &advantages, &Clip::symmetric(0.2), Reduction::TokenMean)),
         ("reinforce", reinforce(&batch, &advantages, sequence)),
         ("topr", topr(&batch, &behaviour, &advantages)),
         ("awr", awr(&batch, &advantages, tau, 5.0)),
@@ -79,4 +80,35 @@ fn limit_10_pairs_are_dpo() {
             close(loss.grad_log_probs[i], -loss.grad_log_probs[n + i], 0.0);
         }
     }
+}
+
+#[test]
+fn parts_of_a_minibatch_add_up_to_it() {
+    let (policy, reference) = ([-1.0, -2.0, -0.5, -3.0, -1.5], [-1.1, -1.0, -2.0, -2.5, -0.3]);
+    let (rewards, values) = ([1.0, -2.0, 0.5], [0.3, 0.1, -0.2]);
+    let whole = Whole { responses: 3, tokens: 5, items: 2 };
+    let all = Batch::new(&policy, &reference, &[2, 1, 2]).unwrap();
+    let first = Batch::new(&policy[..3], &reference[..3], &[2, 1]).unwrap().part_of(whole);
+    let second = Batch::new(&policy[3..], &reference[3..], &[2]).unwrap().part_of(whole);
+    let join = |a: (f64, Vec<f64>), b: (f64, Vec<f64>), all: (f64, Vec<f64>)| {
+        close(a.0 + b.0, all.0, TOLERANCE);
+        all_close(&[a.1, b.1].concat(), &all.1, TOLERANCE);
+    };
+    let paths = |batch: &Batch<'_>, range: std::ops::Range<usize>| {
+        let loss = pcl(batch, &rewards[range.clone()], &values[range], 0.3, None).unwrap();
+        (loss.loss, loss.grad_log_probs)
+    };
+    join(paths(&first, 0..2), paths(&second, 2..3), paths(&all, 0..3));
+    for reduction in [Reduction::SequenceMean, Reduction::TokenMean] {
+        let plain = |batch: &Batch<'_>, range: std::ops::Range<usize>| {
+            let loss = reinforce(batch, &rewards[range], reduction).unwrap();
+            (loss.loss, loss.grad_log_probs)
+        };
+        join(plain(&first, 0..2), plain(&second, 2..3), plain(&all, 0..3));
+    }
+    let pairs = |batch: &Batch<'_>, pairs: &[(usize, usize)]| {
+        let loss = pair(batch, pairs, Pair::Ipo, 0.3).unwrap();
+        (loss.loss, loss.grad_log_probs)
+    };
+    join(pairs(&first, &[(0, 1)]), pairs(&second, &[(0, 0)]), pairs(&all, &[(0, 1), (2, 2)]));
 }

@@ -10,6 +10,18 @@ pub struct Batch<'a> {
     log_probs: &'a [f64],
     log_probs_ref: &'a [f64],
     spans: Vec<Range<usize>>,
+    whole: Option<Whole>,
+}
+
+/// What the means of a split minibatch are taken over, so that the losses and gradients of its parts add up to its own
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Responses
+    pub responses: usize,
+    /// Tokens of all responses
+    pub tokens: usize,
+    /// Pairs, or stretches, where the loss is over these
+    pub items: usize,
 }
 
 /// How token terms become one number
@@ -24,8 +36,8 @@ pub enum Reduction {
 impl Reduction {
     pub(super) fn weight(self, batch: &Batch<'_>) -> f64 {
         match self {
-            Self::SequenceMean => 1.0 / batch.len() as f64,
-            Self::TokenMean => 1.0 / batch.log_probs.len() as f64,
+            Self::SequenceMean => 1.0 / batch.responses(),
+            Self::TokenMean => 1.0 / batch.whole.map_or(batch.tokens(), |whole| whole.tokens) as f64,
         }
     }
 }
@@ -54,7 +66,23 @@ impl<'a> Batch<'a> {
             *end += length;
             Some(start..*end)
         });
-        Ok(Self { log_probs, log_probs_ref, spans: ends.collect() })
+        Ok(Self { log_probs, log_probs_ref, spans: ends.collect(), whole: None })
+    }
+
+    /// The same batch as a part of a larger one, over which means are taken
+    #[must_use]
+    pub fn part_of(self, whole: Whole) -> Self {
+        Self { whole: Some(whole), ..self }
+    }
+
+    /// Responses that a mean is over
+    pub(super) fn responses(&self) -> f64 {
+        self.whole.map_or(self.len(), |whole| whole.responses) as f64
+    }
+
+    /// Pairs or stretches that a mean is over, of which `own` are in this batch
+    pub(super) fn items(&self, own: usize) -> f64 {
+        self.whole.map_or(own, |whole| whole.items) as f64
     }
 
     /// Responses

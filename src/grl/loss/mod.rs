@@ -8,7 +8,7 @@ mod pair;
 mod path;
 mod policy;
 
-pub use batch::{Batch, Reduction};
+pub use batch::{Batch, Reduction, Whole};
 pub use pair::{Pair, PairLoss, pair};
 pub(in crate::grl) use pair::{sigmoid, softplus};
 pub use path::{PathLoss, SubPath, pcl, pcl_spans, residuals};

@@ -43,7 +43,7 @@ pub fn pair(batch: &Batch<'_>, pairs: &[(usize, usize)], kind: Pair<'_>, tau: f6
         return Err(Error::usage(format!("tau is {tau}, expected a positive number")));
     }
     let ratios = batch.log_ratios();
-    let scale = 1.0 / pairs.len() as f64;
+    let scale = 1.0 / batch.items(pairs.len());
     let mut grad_log_probs = vec![0.0; batch.tokens()];
     let mut losses = Vec::with_capacity(pairs.len());
     for &(first, second) in pairs {

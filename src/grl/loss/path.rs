@@ -37,7 +37,7 @@ pub fn residuals(batch: &Batch<'_>, rewards: &[f64], values: &[f64], tau: f64) -
 /// which per sample is −τ times REINFORCE with the KL cost in the reward and V as baseline.
 pub fn pcl(batch: &Batch<'_>, rewards: &[f64], values: &[f64], tau: f64, huber: Option<f64>) -> Result<PathLoss> {
     let residuals = residuals(batch, rewards, values, tau)?;
-    let scale = 1.0 / batch.len() as f64;
+    let scale = 1.0 / batch.responses();
     let mut grad_log_probs = vec![0.0; batch.tokens()];
     for (e, span) in residuals.iter().zip(batch.spans()) {
         grad_log_probs[span.clone()].fill(-tau * slope(*e, huber) * scale);
@@ -75,7 +75,7 @@ pub fn pcl_spans(batch: &Batch<'_>, paths: &[SubPath], tau: f64) -> Result<PathL
         |path: &SubPath| path.reward - tau * batch.log_ratio(path.tokens.clone()) - path.value + path.value_next;
     let residuals: Vec<f64> = paths.iter().map(error).collect();
     check_values("residuals", &residuals, paths.len())?;
-    let scale = 1.0 / paths.len() as f64;
+    let scale = 1.0 / batch.items(paths.len());
     let mut grad_log_probs = vec![0.0; batch.tokens()];
     for (e, path) in residuals.iter().zip(paths) {
         grad_log_probs[path.tokens.clone()].iter_mut().for_each(|grad| *grad -= tau * e * scale);

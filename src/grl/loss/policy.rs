@@ -1,6 +1,7 @@
 //! Policy-gradient losses: plain, clipped, tapered, advantage-weighted.
 
 use super::batch::{Batch, Reduction};
+use crate::algo::policy::Clip;
 use crate::error::{Error, Result};
 
 /// A loss whose descent direction is a policy gradient
@@ -20,14 +21,14 @@ pub fn reinforce(batch: &Batch<'_>, advantages: &[f64], reduction: Reduction) ->
     Ok(weighted(batch, advantages, reduction, 0.0))
 }
 
-/// −Σ min(ρA, clip(ρ, 1 ± ε)A) with ρ = π/μ of each token: PPO's surrogate, on stored behaviour log-probabilities
+/// −Σ min(ρA, clip(ρ)A) with ρ = π/μ of each token: PPO's surrogate ([`Clip::term`]) on stored behaviour log-probabilities
 ///
-/// Schulman et al. 2017, eq. 7, <https://arxiv.org/abs/1707.06347>. Where ρ = 1 its gradient is REINFORCE's.
+/// Where ρ = 1 its gradient is REINFORCE's.
 pub fn clip(
     batch: &Batch<'_>,
     log_probs_behaviour: &[f64],
     advantages: &[f64],
-    epsilon: f64,
+    bounds: &Clip,
     reduction: Reduction,
 ) -> Result<PolicyLoss> {
     batch.check("advantages", advantages)?;
@@ -37,14 +38,11 @@ pub fn clip(
     let (mut loss, mut clipped) = (0.0, 0_usize);
     for (span, a) in batch.spans().iter().zip(advantages) {
         for t in span.clone() {
-            let ratio = (batch.log_probs()[t] - log_probs_behaviour[t]).exp();
-            let (free, bound) = (ratio * a, ratio.clamp(1.0 - epsilon, 1.0 + epsilon) * a);
-            loss -= free.min(bound) * scale;
-            if free <= bound {
-                grad_log_probs[t] = -free * scale;
-            } else {
-                clipped += 1;
-            }
+            let log_ratio = batch.log_probs()[t] - log_probs_behaviour[t];
+            let term = bounds.term(log_ratio, *a);
+            loss += term.loss * scale;
+            grad_log_probs[t] = term.grad * scale;
+            clipped += usize::from(bounds.is_low(log_ratio, *a) || bounds.is_high(log_ratio, *a));
         }
     }
     finite(PolicyLoss { loss, grad_log_probs, clipped: clipped as f64 / batch.tokens() as f64 })
