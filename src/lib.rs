@@ -15,6 +15,7 @@
 //! | [`reward`] | what judges a finished text |
 //! | [`run`] | what every run shares: run folder, manifest, checkpoints, metrics, signals, progress |
 //! | [`train`] | one file per recipe, and their step loop |
+//! | [`rl`] | classical reinforcement learning |
 //! | [`cli`] | clap and printing |
 
 pub mod error;
@@ -29,6 +30,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod reward;
+pub mod rl;
 pub mod rollout;
 pub mod run;
 pub mod train;
