@@ -1,7 +1,9 @@
-//! Classical reinforcement learning on Gymnasium's tasks.
+//! Classical reinforcement learning.
 //!
 //! | part | holds |
 //! |---|---|
-//! | [`mod@env`] | the environments, vectorised; no tensor library |
+//! | [`mod@env`] | Gymnasium's environments, vectorised; no tensor library |
+//! | [`token_problem`] | a token MDP small enough that its optimum is known exactly, and the methods that are compared on it |
 
 pub mod env;
+pub mod token_problem;
