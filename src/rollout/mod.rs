@@ -3,5 +3,5 @@
 mod generate;
 mod sampling;
 
-pub use generate::{Completion, Finish, Options, Output, Times, generate};
+pub use generate::{Completion, Finish, Options, Output, Times, generate, generate_packed};
 pub use sampling::{Choice, Sampling};

@@ -203,11 +203,18 @@ mod tests {
                 cache.attend(&qkv, &new, &mut out);
                 for i in past..past + rows {
                     for head in 0..count {
-                        let dot = |t: usize| at(i, 0, head).iter().zip(at(t, 1, head)).map(|(q, k)| f64::from(q * k)).sum();
-                        let scores: Vec<f64> = (0..=i).map(|t| { let dot: f64 = dot(t); (0.3 * dot).exp() }).collect();
+                        let dot =
+                            |t: usize| at(i, 0, head).iter().zip(at(t, 1, head)).map(|(q, k)| f64::from(q * k)).sum();
+                        let scores: Vec<f64> = (0..=i)
+                            .map(|t| {
+                                let dot: f64 = dot(t);
+                                (0.3 * dot).exp()
+                            })
+                            .collect();
                         let total: f64 = scores.iter().sum();
                         for j in 0..dim {
-                            let want: f64 = (0..=i).map(|t| scores[t] * f64::from(at(t, 2, head)[j])).sum::<f64>() / total;
+                            let want: f64 =
+                                (0..=i).map(|t| scores[t] * f64::from(at(t, 2, head)[j])).sum::<f64>() / total;
                             let got = f64::from(out[i * c + head * dim + j]);
                             assert!((got - want).abs() < 1e-5, "row {i} of {rows}, head {head}: {got}, not {want}");
                         }

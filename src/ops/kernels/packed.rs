@@ -161,9 +161,7 @@ mod tests {
     fn products_equal_plain_sums_at_every_size() {
         let sizes = [(1, 1), (2, 31), (3, 33), (7, 64), (64, 100), (65, 129), (130, 70), (257, 320)];
         for kernel in loops() {
-            let round = |x: f32| {
-                f64::from(if kernel == Loop::Avx512Bf16 { bf16::from_f32(x).to_f32() } else { x })
-            };
+            let round = |x: f32| f64::from(if kernel == Loop::Avx512Bf16 { bf16::from_f32(x).to_f32() } else { x });
             for (k, n) in sizes {
                 let (b, bias) = (numbers(k * n, 1), numbers(n, 2));
                 let flipped: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
@@ -179,7 +177,10 @@ mod tests {
                             let sum: f64 = (0..k).map(|q| round(x[i * k + q]) * round(b[q * n + j])).sum();
                             let (got, want) = (f64::from(y[i * n + j]), sum + f64::from(bias[j]));
                             let bound = 2e-6 * (1.0 + (k as f64).sqrt());
-                            assert!((got - want).abs() < bound, "{kernel:?} ({m},{n},{k}) at ({i},{j}): {got}, not {want}");
+                            assert!(
+                                (got - want).abs() < bound,
+                                "{kernel:?} ({m},{n},{k}) at ({i},{j}): {got}, not {want}"
+                            );
                         }
                     }
                 }
