@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use collimate::model::gpt2::Gpt2;
 use collimate::model::gpt2::cached::{Decoder, NewTokens};
+use collimate::model::gpt2::packed::PackedGpt2;
 use collimate::ops::Ragged;
 use collimate::rollout::{Completion, Finish, Options, Output, Sampling};
 
@@ -52,7 +53,8 @@ fn cached_logits_equal_the_full_forward_pass() {
             let logits = hidden.matmul(&model.lm_head().t().unwrap()).unwrap();
             logits.get(n - 1).unwrap().to_vec1::<f32>().unwrap()
         };
-        let mut decoder = Decoder::new(&model, 2, 24).unwrap();
+        let packed = PackedGpt2::new(&model).unwrap();
+        let mut decoder = Decoder::new(&packed, 2, 24);
         let mut at = 0;
         // A prompt, a block, then single tokens; slot 1 runs something else beside it
         for n in [5, 3, 1, 1, 10] {

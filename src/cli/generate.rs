@@ -9,7 +9,9 @@ use super::output::Output;
 use crate::data::{Place, ReadOptions, read_dataset};
 use crate::files::write_bytes;
 use crate::model::hub::Hub;
-use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate};
+use crate::ops::Precision;
+use crate::ops::kernels::bf16;
+use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate_packed};
 use crate::run::clock::peak_rss_mb;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
@@ -76,9 +78,7 @@ pub struct Args {
 
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
-    if args.bf16 {
-        tracing::warn!("`bf16` falls back to f32: decoding in bfloat16 is not built yet");
-    }
+    let precision = if args.bf16 { bf16_or_warn() } else { Precision::F32 };
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
     let texts = prompts(&args)?;
     let mut ids = Vec::with_capacity(texts.len());
@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
         seed: args.seed,
         stop: if args.ignore_eos { Vec::new() } else { source.stop_tokens() },
     };
-    let output = generate(&source.load_frozen()?, &ids, &options, &|| Ok(()))?;
+    let output = generate_packed(&source.load_packed(precision)?, &ids, &options, &|| Ok(()))?;
     let mut out = Output::open();
     for completion in &output.completions {
         let prompt = &texts[completion.prompt].0;
@@ -125,6 +125,15 @@ pub fn run(args: Args) -> Result<()> {
         Some(path) => write_metrics(path, &output),
         None => Ok(()),
     }
+}
+
+/// bfloat16 where the processor has it
+fn bf16_or_warn() -> Precision {
+    if bf16::supported() {
+        return Precision::Bf16;
+    }
+    tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
+    Precision::F32
 }
 
 /// Prompts with the line of the file that they come from

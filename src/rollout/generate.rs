@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::sampling::{Sampling, uniform};
 use crate::model::gpt2::Gpt2;
 use crate::model::gpt2::cached::{Decoder, NewTokens};
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::{Error, Result};
 
 /// What to generate
@@ -75,12 +76,22 @@ struct Active {
     completion: Completion,
 }
 
+/// Samples completions from a model as it is now, in its precision; see [`generate_packed`]
+pub fn generate(
+    model: &Gpt2,
+    prompts: &[Vec<u32>],
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Output> {
+    generate_packed(&PackedGpt2::new(model)?, prompts, options, check)
+}
+
 /// Samples completions; what a request draws depends on its seed and index alone, not on the batch
 ///
 /// # Errors
 /// An empty prompt, or one that leaves no position for a token; what `check`, asked before every token, returned
-pub fn generate(
-    model: &Gpt2,
+pub fn generate_packed(
+    model: &PackedGpt2,
     prompts: &[Vec<u32>],
     options: &Options,
     check: &dyn Fn() -> Result<()>,
@@ -97,7 +108,7 @@ pub fn generate(
     }
     let requests = prompts.len() * options.per_prompt;
     let slots = options.batch_size.clamp(1, requests.max(1));
-    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions))?;
+    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions));
     let mut run = Run {
         prompts,
         options,

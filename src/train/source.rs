@@ -8,7 +8,9 @@ use crate::data::Tokenizer;
 use crate::model::Trainable;
 use crate::model::config::Gpt2Config;
 use crate::model::gpt2::Gpt2;
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::model::hub::Hub;
+use crate::ops::Precision;
 use crate::{Error, Result, files};
 
 /// Name of the file with sampling defaults in a model folder
@@ -42,6 +44,11 @@ impl ModelSource {
     /// The model without gradients
     pub fn load_frozen(&self) -> Result<Gpt2> {
         Gpt2::load(&self.folder)?.detached()
+    }
+
+    /// The model for decoding alone, its products in this precision
+    pub fn load_packed(&self, precision: Precision) -> Result<PackedGpt2> {
+        PackedGpt2::load(&self.folder, precision)
     }
 
     /// Refuses tokens that the model does not have

@@ -7,6 +7,7 @@ mod block;
 pub mod cached;
 mod fused;
 pub(super) mod init;
+pub mod packed;
 
 use std::path::Path;
 use std::sync::Arc;
