@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use collimate::model::Trainable;
 use collimate::model::config::{Activation, Gpt2Config};
 use collimate::model::gpt2::Gpt2;
 use collimate::ops::Ragged;

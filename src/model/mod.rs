@@ -4,3 +4,7 @@ pub mod config;
 pub mod gpt2;
 pub mod hub;
 pub mod weights;
+
+mod trainable;
+
+pub use trainable::Trainable;

@@ -18,12 +18,17 @@ struct Sum {
 
 /// One flat gradient for each weight, in a fixed order
 #[derive(Debug, Default)]
-pub struct GradientSums(Vec<Mutex<Sum>>);
+pub struct GradientSums(Vec<Arc<Mutex<Sum>>>);
 
 impl GradientSums {
     /// For so many weights, nothing added yet
     pub fn new(weights: usize) -> Self {
-        Self((0..weights).map(|_| Mutex::default()).collect())
+        Self((0..weights).map(|_| Arc::default()).collect())
+    }
+
+    /// The same buffers, those of all parts in a row: what is added to a part is added here
+    pub fn joined(parts: &[&Self]) -> Self {
+        Self(parts.iter().flat_map(|part| part.0.iter().cloned()).collect())
     }
 
     fn lock(&self, i: usize) -> MutexGuard<'_, Sum> {

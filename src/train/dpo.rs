@@ -13,6 +13,7 @@ use crate::Result;
 use crate::algo::preference::{dpo_sigmoid, implicit_reward};
 use crate::config::{CommandSpec, Context, DpoKeys, TrainKeys, Values, to_yaml};
 use crate::data::{PreferenceExample, PreferenceOptions, preference_examples};
+use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::ops::TokenLogProbs;
 use crate::run::{Metrics, Part, StepClock};
@@ -142,7 +143,7 @@ impl Dpo {
 }
 
 impl Objective for Dpo {
-    fn model(&self) -> &Gpt2 {
+    fn model(&self) -> &dyn Trainable {
         &self.model
     }
 
@@ -171,7 +172,7 @@ impl Objective for Dpo {
             let rewards = [&chosen, &rejected].map(|ratio| implicit_reward(&ratio.detach(), self.beta));
             let [chosen, rejected] = rewards;
             let metrics = metrics(&policy, &chosen?.to_vec1()?, &rejected?.to_vec1()?)?;
-            Ok(Outcome { loss, metrics, tokens: policy.total_tokens })
+            Outcome::new(loss, metrics, policy.total_tokens)
         })
     }
 }

@@ -7,6 +7,7 @@ use super::step_loop;
 use crate::Result;
 use crate::config::{CommandSpec, Context, SftKeys, TrainKeys, Values, to_yaml};
 use crate::data::{LmExample, LmOptions, Sampler, Strategy, lm_examples};
+use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::run::{Metrics, Part, StepClock};
 
@@ -80,7 +81,7 @@ impl Sft {
 }
 
 impl Objective for Sft {
-    fn model(&self) -> &Gpt2 {
+    fn model(&self) -> &dyn Trainable {
         &self.model
     }
 
@@ -109,7 +110,7 @@ impl Objective for Sft {
             metrics.set("entropy", f64::from(p.entropy.mean_all()?.to_scalar::<f32>()?));
             let correct = p.top1.iter().filter(|top1| **top1).count();
             metrics.set("mean_token_accuracy", correct as f64 / p.top1.len() as f64);
-            Ok(Outcome { loss, metrics, tokens: batch.tokens })
+            Outcome::new(loss, metrics, batch.tokens)
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::data::Tokenizer;
+use crate::model::Trainable;
 use crate::model::config::Gpt2Config;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
@@ -58,7 +59,7 @@ impl ModelSource {
     }
 
     /// Writes a model of this kind: weights, config, tokenizer and sampling defaults
-    pub fn save(&self, model: &Gpt2, folder: &Path) -> Result<()> {
+    pub fn save(&self, model: &dyn Trainable, folder: &Path) -> Result<()> {
         model.save(folder)?;
         self.tokenizer.save(folder)?;
         let original = self.folder.join(GENERATION_CONFIG);

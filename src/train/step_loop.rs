@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::objective::{LOWER_THE_RATE, Objective, Pass, Split, finite};
+use super::objective::{LOWER_THE_RATE, Objective, Pass, Split, StepContext, finite};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
 use super::source::ModelSource;
 use crate::config::{LrScheduler, Strategy, TrainKeys};
 use crate::error::{Error, Kind, Result};
-use crate::model::gpt2::Gpt2;
+use crate::model::Trainable;
 use crate::ops::kernels::noise::mix;
 use crate::optim::gradients::{self, clip_factor};
 use crate::optim::{AdamW, AdamWConfig, Moments, Schedule};
@@ -23,8 +23,10 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// All of a run that is neither weights nor moments: what a checkpoint must hold for an exact resume
 #[derive(Default, Serialize, Deserialize)]
 struct State {
-    /// Optimiser steps done
+    /// Steps done
     step: u64,
+    /// Updates of the weights done; more than one a step where a recipe reuses what it generated
+    updates: u64,
     /// Epochs done
     epoch: f64,
     /// Real tokens trained on
@@ -35,6 +37,8 @@ struct State {
     window: Window,
     /// Whether a signal broke off the evaluation after this step
     evaluation_due: bool,
+    /// What the recipe keeps
+    objective: serde_json::Value,
 }
 
 struct StepLoop<'a> {
@@ -56,10 +60,22 @@ struct StepLoop<'a> {
     last_eval: (Option<u64>, Metrics),
 }
 
+/// What the passes of a step add up to
+#[derive(Default)]
+struct Seen {
+    /// Sum of the losses of all updates
+    loss: f64,
+    updates: u32,
+    tokens: u64,
+    /// Gradient norm of the last update
+    norm: f64,
+    metrics: Vec<Metrics>,
+}
+
 /// Trains `objective` as the session's keys say, from the beginning or from a checkpoint, and writes the run folder
 pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
     let keys = session.keys.clone();
-    let plan = Plan::new(&objective.lengths(Split::Train), &keys);
+    let plan = objective.plan(&keys);
     let schedule = schedule(&keys)?;
     let warmup = keys.warmup(plan.total_steps as usize) as u64;
     let (folder, checkpoint, mut manifest, source) = session.begin()?;
@@ -67,7 +83,7 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
         let mut optimizer = optimizer(objective.model(), &keys);
         let metrics = folder.metrics()?;
         let state = match &checkpoint {
-            Some(checkpoint) => restore(checkpoint, objective.model(), &mut optimizer)?,
+            Some(checkpoint) => restore(checkpoint, objective, &mut optimizer)?,
             None => State::default(),
         };
         let mut run = StepLoop {
@@ -104,7 +120,7 @@ fn last_evaluation(folder: &RunFolder) -> Result<(Option<u64>, Metrics)> {
     Ok(row.map_or_else(Default::default, |row| (Some(row.step), row.metrics)))
 }
 
-fn optimizer(model: &Gpt2, keys: &TrainKeys) -> AdamW {
+fn optimizer(model: &dyn Trainable, keys: &TrainKeys) -> AdamW {
     let config = AdamWConfig {
         beta1: keys.adam_beta1,
         beta2: keys.adam_beta2,
@@ -143,16 +159,17 @@ fn schedule(keys: &TrainKeys) -> Result<Schedule> {
 }
 
 /// Puts a checkpoint's weights and moments back
-fn restore(checkpoint: &Checkpoint, model: &Gpt2, optimizer: &mut AdamW) -> Result<State> {
+fn restore(checkpoint: &Checkpoint, objective: &mut dyn Objective, optimizer: &mut AdamW) -> Result<State> {
     let place = |error: Error| error.context(format_args!("cannot resume from `{}`", checkpoint.path().display()));
-    let state: State = checkpoint.state().map_err(place)?;
-    model.restore(checkpoint.path()).map_err(place)?;
+    let mut state: State = checkpoint.state().map_err(place)?;
+    objective.model().restore(checkpoint.path()).map_err(place)?;
+    objective.restore_state(checkpoint, state.objective.take()).map_err(place)?;
     let mut saved = checkpoint.tensors(OPTIMIZER).map_err(place)?;
     let moments = |name: &str| {
         let mut read = |kind: &str| saved.read::<f32>(&format!("{kind}.{name}")).ok();
         Some(Moments { first: read("first")?, second: read("second")? })
     };
-    optimizer.restore(state.step, moments).map_err(|error| place(error.into()))?;
+    optimizer.restore(state.updates, moments).map_err(|error| place(error.into()))?;
     Ok(state)
 }
 
@@ -180,56 +197,83 @@ impl StepLoop<'_> {
         self.end()
     }
 
-    /// One optimiser step: forward and backward for each micro-batch, then clip and update
+    /// One step: for each of its updates forward and backward for each pass, then clip and update
     fn step(&mut self, rows: &StepRows) -> Result<()> {
         let step = self.state.step;
-        let total: f64 = rows.micro_batches.iter().map(|rows| self.objective.weight(Split::Train, rows)).sum();
-        self.objective.model().gradients().reset();
-        let (mut loss, mut tokens, mut metrics) = (0.0, 0, Vec::new());
-        for (i, rows) in rows.micro_batches.iter().enumerate() {
-            if let Some(signal) = self.signals.received() {
-                return Err(Signals::error(signal, step));
-            }
-            let key = mix(self.keys.seed ^ mix(mix(step) ^ i as u64));
-            let dropout = (!self.keys.disable_dropout).then_some(key);
-            let pass = Pass { split: Split::Train, rows, denominator: total, dropout };
-            let outcome = self.objective.forward(&pass, &mut self.clock)?;
-            loss += finite(&outcome.loss).map_err(|error| self.failed(error, step.saturating_sub(1)))?;
-            let model = self.objective.model();
-            self.clock.time(Part::Backward, || -> Result<()> {
-                let store = outcome.loss.backward()?;
-                Ok(gradients::collect(model.gradients(), &store, model.vars().iter().map(|(_, var)| var))?)
-            })?;
-            tokens += outcome.tokens;
-            metrics.push(outcome.metrics);
-        }
         let lr = self.keys.learning_rate * self.schedule.factor(step, self.warmup, self.plan.total_steps);
-        let begin = std::time::Instant::now();
-        let sums = self.objective.model().gradients();
-        let norm = gradients::norm(sums);
-        if !norm.is_finite() {
-            let error = Error::run(format!("the norm of the gradient is {norm}"));
-            // The weights gave a finite loss: they are worth keeping
-            let error = self.stopped(error.hint(LOWER_THE_RATE));
-            return Err(self.failed(error, step));
+        let mut context = StepContext { step, clock: &mut self.clock, signals: &self.signals };
+        let updates = self.objective.begin_step(rows, &mut context)?;
+        let mut seen = Seen::default();
+        for (update, passes) in updates.passes.iter().enumerate() {
+            let loss = self.passes(update, passes, &mut seen)?;
+            if self.objective.stops_updates() {
+                break;
+            }
+            seen.loss += loss;
+            seen.updates += 1;
+            let begin = std::time::Instant::now();
+            seen.norm = self.update(lr, seen.updates == 0)?;
+            self.clock.add(Part::Optimizer, begin.elapsed());
         }
-        self.optimizer.step(sums, lr, clip_factor(norm, self.keys.max_grad_norm))?;
-        self.clock.add(Part::Optimizer, begin.elapsed());
+        let own = self.objective.end_step(step)?;
 
+        let loss = seen.loss / f64::from(seen.updates.max(1));
         let state = &mut self.state;
         state.step += 1;
+        state.updates += u64::from(seen.updates);
         state.epoch = rows.epoch_after;
-        state.num_tokens += tokens;
+        state.num_tokens += updates.generated.unwrap_or(seen.tokens);
         state.loss_sum += loss;
         state.window.add("loss", loss);
-        state.window.set("grad_norm", norm);
+        state.window.set("grad_norm", seen.norm);
         state.window.set("learning_rate", lr);
-        for metrics in &metrics {
+        for metrics in seen.metrics.iter().chain([&own]) {
             state.window.add_all(metrics);
         }
         state.window.set("num_tokens", state.num_tokens as f64);
-        self.clock.finish_step(tokens, &mut state.window);
+        self.clock.finish_step(seen.tokens, &mut state.window);
         Ok(())
+    }
+
+    /// Sums the gradients of one update's passes and returns its loss
+    fn passes(&mut self, update: usize, passes: &[Vec<usize>], seen: &mut Seen) -> Result<f64> {
+        let step = self.state.step;
+        let total: f64 = passes.iter().map(|rows| self.objective.weight(Split::Train, rows)).sum();
+        self.objective.model().gradients().reset();
+        let mut loss = 0.0;
+        for (i, rows) in passes.iter().enumerate() {
+            // Weights that moved within a step belong to no checkpoint: such a step is done to its end
+            if let (Some(signal), 0) = (self.signals.received(), seen.updates) {
+                return Err(Signals::error(signal, step));
+            }
+            let key = mix(self.keys.seed ^ mix(mix(step) ^ i as u64 ^ (update as u64) << 32));
+            let dropout = (!self.keys.disable_dropout).then_some(key);
+            let pass = Pass { split: Split::Train, rows, denominator: total, passes: passes.len(), dropout };
+            let outcome = self.objective.forward(&pass, &mut self.clock)?;
+            loss += finite(outcome.loss).map_err(|error| self.failed(error, step.saturating_sub(1)))?;
+            let model = self.objective.model();
+            self.clock.time(Part::Backward, || -> Result<()> {
+                let store = outcome.graph.backward()?;
+                Ok(gradients::collect(model.gradients(), &store, model.vars().iter().map(|(_, var)| var))?)
+            })?;
+            seen.tokens += outcome.tokens;
+            seen.metrics.push(outcome.metrics);
+        }
+        Ok(loss)
+    }
+
+    /// Clips the summed gradients and moves the weights; returns the norm before clipping. `first` of its step or not
+    fn update(&mut self, lr: f64, first: bool) -> Result<f64> {
+        let sums = self.objective.model().gradients();
+        let norm = gradients::norm(sums);
+        if !norm.is_finite() {
+            let error = Error::run(format!("the norm of the gradient is {norm}")).hint(LOWER_THE_RATE);
+            // The weights gave a finite loss: they are worth keeping, unless they moved within this step
+            let error = if first { self.stopped(error) } else { error };
+            return Err(self.failed(error, self.state.step));
+        }
+        self.optimizer.step(sums, lr, clip_factor(norm, self.keys.max_grad_norm))?;
+        Ok(norm)
     }
 
     /// Logs, evaluates and saves where the keys say so; in the order of the Hugging Face Trainer
@@ -267,7 +311,7 @@ impl StepLoop<'_> {
         metrics.set("time/since_start", since_process_start());
         self.write(&metrics)?;
         self.progress.log(self.state.step, &metrics);
-        Ok(())
+        self.objective.logged(self.state.step, self.folder.path())
     }
 
     fn write(&mut self, metrics: &Metrics) -> Result<()> {
@@ -288,8 +332,8 @@ impl StepLoop<'_> {
         let mut window = Window::new();
         for rows in rows.chunks(self.keys.per_device_eval_batch_size) {
             let denominator = self.objective.weight(Split::Eval, rows);
-            let pass = Pass { split: Split::Eval, rows, denominator, dropout: None };
-            let outcome = self.objective.forward(&pass, &mut clock).and_then(|o| Ok((finite(&o.loss)?, o.metrics)));
+            let pass = Pass { split: Split::Eval, rows, denominator, passes: 1, dropout: None };
+            let outcome = self.objective.forward(&pass, &mut clock).and_then(|o| Ok((finite(o.loss)?, o.metrics)));
             let step = self.state.step;
             let (loss, metrics) = outcome.map_err(|error| {
                 self.failed(error.context(format_args!("evaluation after step {step}")), step.saturating_sub(1))
@@ -317,7 +361,9 @@ impl StepLoop<'_> {
         self.metrics.sync()?;
         let writer = self.folder.new_checkpoint(self.state.step)?;
         self.source.save(self.objective.model(), writer.path())?;
+        self.state.objective = self.objective.save_state(&writer)?;
         writer.write_state(&self.state)?;
+        self.state.objective = serde_json::Value::Null;
         let tensors = self.optimizer.state().flat_map(|(name, moments)| {
             [
                 (format!("first.{name}"), Slice::flat(&moments.first)),

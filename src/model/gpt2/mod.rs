@@ -16,7 +16,7 @@ use candle_core::{Tensor, Var};
 use self::block::{Block, Norm};
 use self::fused::Fused;
 use super::config::{Architecture, Gpt2Config};
-use super::weights;
+use super::{Trainable, weights};
 use crate::ops::kernels::noise::mix;
 use crate::ops::{self, Dropout, GradientSums, Precision, Ragged, TokenLogProbs, Weight};
 use crate::{Error, Result};
@@ -154,18 +154,6 @@ impl Gpt2 {
         Self::assemble(self.config.clone(), weights, Arc::default(), self.precision)
     }
 
-    /// Replaces the weights of a trainable model by those in a folder
-    pub fn restore(&self, folder: &Path) -> Result<()> {
-        let wanted = tensors(&self.config);
-        let found = weights::load(folder, &wanted, &[])?;
-        for (name, var) in &self.vars {
-            if let Some(tensor) = found.get(name) {
-                var.set(tensor)?;
-            }
-        }
-        Ok(())
-    }
-
     /// How operands of matrix products are rounded
     pub fn precision(&self) -> Precision {
         self.precision
@@ -176,11 +164,6 @@ impl Gpt2 {
         &self.config
     }
 
-    /// Trainable parameters by name, in a fixed order; empty for a frozen model
-    pub fn vars(&self) -> &[(String, Var)] {
-        &self.vars
-    }
-
     /// All weights by name
     pub fn weights(&self) -> &[(String, Tensor)] {
         &self.weights
@@ -189,11 +172,6 @@ impl Gpt2 {
     /// The LM head's matrix, (V, C)
     pub fn lm_head(&self) -> &Tensor {
         &self.lm_head.values
-    }
-
-    /// Where backward passes sum the gradients of [`Self::vars`], in their order
-    pub fn gradients(&self) -> &Arc<GradientSums> {
-        &self.sums
     }
 
     /// A model of the same variables whose passes are made of single operations of candle's graph: the oracle of the
@@ -256,10 +234,30 @@ impl Gpt2 {
     ) -> candle_core::Result<TokenLogProbs> {
         ops::token_log_probs(hidden, &self.lm_head, rows, targets, temperature)
     }
+}
 
-    /// Writes `config.json` and `model.safetensors`, loadable by transformers
-    pub fn save(&self, folder: &Path) -> Result<()> {
+impl Trainable for Gpt2 {
+    /// Empty for a frozen model
+    fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    fn gradients(&self) -> &Arc<GradientSums> {
+        &self.sums
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
         self.config.save(folder, Architecture::LmHead)?;
         weights::save(folder, &self.weights)
+    }
+
+    fn restore(&self, folder: &Path) -> Result<()> {
+        let found = weights::load(folder, &tensors(&self.config), &[])?;
+        for (name, var) in &self.vars {
+            if let Some(tensor) = found.get(name) {
+                var.set(tensor)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,1 @@
+//! Rewards: every kind, and every way in which one can fail.
