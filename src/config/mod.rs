@@ -27,8 +27,12 @@
 
 mod command;
 mod convert;
+mod cpo;
 mod dpo;
 mod keys;
+mod kto;
+mod orpo;
+mod reference;
 mod sft;
 mod steps;
 mod train;
@@ -39,9 +43,13 @@ mod yaml;
 
 pub use command::{CommandSpec, Context};
 pub use convert::{ConfigValue, Map, Problem, Shape};
-pub use dpo::{DpoKeys, DpoLoss};
+pub use cpo::{CpoKeys, CpoLoss};
+pub use dpo::{Divergence, DpoKeys, DpoLoss};
 pub use keys::{Key, Range, nearest};
 pub(crate) use keys::{choice_name, choice_problem, config_choice, config_keys, one_of};
+pub use kto::{KtoKeys, KtoLoss};
+pub use orpo::OrpoKeys;
+pub use reference::ReferenceKeys;
 pub use sft::{SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};
