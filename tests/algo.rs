@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Tensor, Var};
-use collimate::algo::preference::dpo_sigmoid;
+use collimate::algo::preference;
 use collimate::optim::Schedule;
 use serde_json::Value;
 
@@ -23,26 +23,67 @@ fn assert_close(what: &str, got: &[f64], want: &[f64], (relative, absolute): (f6
     }
 }
 
+/// The loss that a golden names, on its inputs
+fn loss(case: &Value, inputs: &[Var]) -> candle_core::Result<Tensor> {
+    let number = |name: &str| case["params"][name].as_f64().unwrap();
+    let (name, first) = (case["name"].as_str().unwrap(), inputs[0].as_tensor());
+    let second = inputs.get(1).map_or(first, |var| var.as_tensor());
+    match name {
+        "sigmoid" => preference::dpo_sigmoid(first, second, number("beta")),
+        "cdpo" => preference::cdpo(first, second, number("beta"), number("eps")),
+        "robust" => preference::robust(first, second, number("beta"), number("eps")),
+        "hinge" => preference::hinge(first, second, number("beta")),
+        "ipo" => preference::ipo(first, second, number("beta")),
+        "exo_pair" => preference::exo_pair(first, second, number("beta"), number("eps")),
+        "nca_pair" => preference::nca_pair(first, second, number("beta")),
+        "bco_pair" => preference::bco_pair(first, second, number("beta")),
+        "sppo_hard" => preference::sppo_hard(first, second, number("beta")),
+        "aot" => preference::aot(first, second, &inputs[2], &inputs[3], number("beta"), number("eps")),
+        "aot_unpaired" => preference::aot_unpaired(first, second, number("beta"), number("eps")),
+        "apo_zero" => preference::apo_zero(first, second, number("beta")),
+        "apo_down" => preference::apo_down(first, second, number("beta")),
+        "discopop" => preference::discopop(first, second, number("beta"), number("tau")),
+        "forward_kl" => preference::forward_kl(first),
+        "js_divergence" => preference::js_divergence(first),
+        "alpha_divergence" => preference::alpha_divergence(first, number("alpha")),
+        "kto_desirable" => preference::kto_desirable(first, number("kl"), number("beta")),
+        "kto_undesirable" => preference::kto_undesirable(first, number("kl"), number("beta")),
+        "orpo" => preference::orpo(&preference::log_odds_ratio(first, second)?, number("beta")),
+        "simpo" => preference::simpo(first, second, number("beta"), number("gamma"), number("eps")),
+        "alpha_reward" => {
+            let reward = |x: &Tensor| preference::alpha_reward(x, number("alpha"));
+            reward(first)? - reward(second)?
+        }
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
-fn dpo_sigmoid_in_value_and_gradient() {
+fn preference_losses_in_value_and_gradient() {
     let goldens = golden("algo.json");
-    for case in goldens["dpo_sigmoid"].as_array().unwrap() {
-        let beta = case["beta"].as_f64().unwrap();
-        // f64 runs the composed form, whose log-sum-exp cancels in the far tail; f32 the kernel, which does not
-        for (double, tolerance) in [(true, (1e-12, 1e-13)), (false, (2e-5, 1e-11))] {
+    for case in goldens["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        // f64 runs the composed forms, whose log-sum-exp cancels in the far tail; f32 the kernels, which do not
+        for (double, tolerance) in [(true, (1e-10, 1e-13)), (false, (1e-4, 2e-6))] {
             let tensor = |values: Vec<f64>| {
                 let tensor = Tensor::new(values, &Device::Cpu).unwrap();
                 if double { tensor } else { tensor.to_dtype(candle_core::DType::F32).unwrap() }
             };
-            let var = |name: &str| Var::from_tensor(&tensor(numbers(&case[name]))).unwrap();
-            let (chosen, rejected) = (var("chosen"), var("rejected"));
-            let loss = dpo_sigmoid(&chosen, &rejected, beta).unwrap();
+            let inputs: Vec<Var> = case["inputs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|input| Var::from_tensor(&tensor(numbers(input))).unwrap())
+                .collect();
+            let losses = loss(case, &inputs).unwrap();
             let f64s = |t: &Tensor| t.to_dtype(candle_core::DType::F64).unwrap().to_vec1::<f64>().unwrap();
-            assert_close("loss", &f64s(&loss), &numbers(&case["loss"]), tolerance);
-            let total = (loss * tensor(numbers(&case["weights"]))).unwrap().sum_all().unwrap();
+            assert_close(name, &f64s(&losses), &numbers(&case["loss"]), tolerance);
+            let total = (losses * tensor(numbers(&case["weights"]))).unwrap().sum_all().unwrap();
             let grads = total.backward().unwrap();
-            assert_close("chosen", &f64s(grads.get(&chosen).unwrap()), &numbers(&case["grad_chosen"]), tolerance);
-            assert_close("rejected", &f64s(grads.get(&rejected).unwrap()), &numbers(&case["grad_rejected"]), tolerance);
+            for (i, (input, want)) in inputs.iter().zip(case["grads"].as_array().unwrap()).enumerate() {
+                let got = grads.get(input).map_or_else(|| vec![0.0; inputs[0].elem_count()], f64s);
+                assert_close(&format!("{name}, gradient of input {i}"), &got, &numbers(want), tolerance);
+            }
         }
     }
 }

@@ -22,8 +22,8 @@ mod lines;
 mod logging;
 pub mod logprobs;
 pub mod output;
-pub mod score;
 pub mod rl;
+pub mod score;
 mod train;
 
 /// The commands whose arguments are fixed

@@ -199,7 +199,7 @@ mod tests {
             ("per_device_train_batch_size: -4", "must be a whole number from 0 up, got `-4`"),
             ("output_dir: true", "`output_dir` must be text, got `true`"),
             ("loss_type: sigmod", "got `sigmod`\nhint: did you mean `sigmoid`?"),
-            ("loss_type: [sigmoid, ipo]", "`loss_type` cannot be `ipo` here"),
+            ("train_sampling_strategy: batch_rebalance", "`train_sampling_strategy` cannot be `batch_rebalance` here"),
             (
                 "learning_rat: 1",
                 "dpo.yaml:1:1: unknown key `learning_rat` for `dpo`\nhint: did you mean `learning_rate`?",

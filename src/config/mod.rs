@@ -27,11 +27,15 @@
 
 mod command;
 mod convert;
+mod cpo;
 mod dpo;
 mod grpo;
 mod keys;
+mod kto;
 mod online;
+mod orpo;
 mod ppo;
+mod reference;
 mod reward;
 mod sft;
 mod steps;
@@ -43,12 +47,16 @@ mod yaml;
 
 pub use command::{CommandSpec, Context};
 pub use convert::{ConfigValue, Map, Problem, Shape};
-pub use dpo::{DpoKeys, DpoLoss};
+pub use cpo::{CpoKeys, CpoLoss};
+pub use dpo::{Divergence, DpoKeys, DpoLoss};
 pub use grpo::{Aggregation, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, RlooKeys, ScaleRewards};
 pub use keys::{Key, Range, nearest};
 pub(crate) use keys::{choice_name, choice_problem, config_choice, config_keys, one_of};
+pub use kto::{KtoKeys, KtoLoss};
 pub use online::OnlineKeys;
+pub use orpo::OrpoKeys;
 pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetwork};
+pub use reference::ReferenceKeys;
 pub use reward::RewardKeys;
 pub use sft::{SftKeys, SftLoss};
 pub use steps::{Resume, Steps};

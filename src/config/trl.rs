@@ -77,10 +77,6 @@ fn length(value: &Value) -> bool {
     value.as_scalar() == Some("length")
 }
 
-fn reverse_kl(value: &Value) -> bool {
-    value.as_scalar() == Some("reverse_kl")
-}
-
 fn eos(value: &Value) -> bool {
     value.is_null() || value.as_scalar() == Some("eos")
 }
@@ -142,7 +138,7 @@ const NO_QUANTISATION: &str = "weights are held in float32";
 const NO_BEST: &str = "the final model is the last one";
 const EVALUATION: &str = "evaluation computes the trainer's own metrics";
 const FULL_PRECISION: &str = "the only precision besides float32 is `bf16`";
-const PREFERENCE: &[&str] = &["dpo"];
+const REFERENCE_FREE: &[&str] = &["orpo", "cpo"];
 const FINE_TUNING: &[&str] = &["sft"];
 const GROUP: &[&str] = &["grpo", "rloo"];
 const ONLINE_PPO: &[&str] = &["ppo"];
@@ -337,20 +333,19 @@ pub const KEYS: &[TrlKey] = &[
     ignored("num_sample_generations", "`log_completions` writes the completions of every logged step").of(ONLINE_PPO),
     ignored("exp_name", NO_TRACKER).of(ONLINE_PPO),
     // Preference losses
-    only("ld_alpha", one, "the log-probabilities of all tokens count alike").of(PREFERENCE),
-    only("f_divergence_type", reverse_kl, "the divergence is the reverse KL").of(PREFERENCE),
-    ignored("f_alpha_divergence_coef", "it needs `f_divergence_type: alpha_divergence`").of(PREFERENCE),
-    only("use_weighting", off, "all pairs count alike").of(PREFERENCE),
-    ignored("discopop_tau", "it needs `loss_type: discopop`").of(PREFERENCE),
-    only("sync_ref_model", off, "the reference model stays as it was at the start").of(PREFERENCE),
-    ignored("ref_model_mixup_alpha", "it needs `sync_ref_model`").of(PREFERENCE),
-    ignored("ref_model_sync_steps", "it needs `sync_ref_model`").of(PREFERENCE),
+    ignored("max_completion_length", "`max_length` holds for prompt and completion").of(REFERENCE_FREE),
+    ignored("padding_value", "batches are not padded").of(REFERENCE_FREE),
+    only("generate_during_eval", off, EVALUATION).of(REFERENCE_FREE),
+    only("is_encoder_decoder", off, "models are decoders").of(REFERENCE_FREE),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DpoKeys, GrpoKeys, Key, OnlineKeys, RewardKeys, RlooKeys, SftKeys, TrainKeys};
+    use crate::config::{
+        CpoKeys, DpoKeys, GrpoKeys, Key, KtoKeys, OnlineKeys, OrpoKeys, ReferenceKeys, RewardKeys, RlooKeys, SftKeys,
+        TrainKeys,
+    };
 
     /// The fields of TRL 1.16's ScriptArguments, DatasetMixtureConfig, ModelConfig and base config
     const COMMON: &str = "
@@ -388,6 +383,16 @@ mod tests {
         truncation_mode padding_free pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size loss_type
         loss_weights ld_alpha f_divergence_type f_alpha_divergence_coef label_smoothing beta use_weighting
         discopop_tau activation_offloading sync_ref_model ref_model_mixup_alpha ref_model_sync_steps pad_token";
+    const KTO: &str = "
+        model_init_kwargs trust_remote_code router_aux_loss_coef disable_dropout dataset_num_proc max_length
+        pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size loss_type beta desirable_weight
+        undesirable_weight activation_offloading sync_ref_model ref_model_mixup_alpha ref_model_sync_steps";
+    const ORPO: &str = "
+        max_length max_completion_length beta disable_dropout padding_value generate_during_eval is_encoder_decoder
+        model_init_kwargs trust_remote_code dataset_num_proc";
+    const CPO: &str = "
+        max_length max_completion_length beta label_smoothing loss_type disable_dropout cpo_alpha simpo_gamma alpha
+        generate_during_eval is_encoder_decoder model_init_kwargs trust_remote_code dataset_num_proc";
 
     const GRPO: &str = "
         reward_funcs reward_model_name_or_path model_init_kwargs trust_remote_code router_aux_loss_coef
@@ -424,11 +429,14 @@ mod tests {
 
     #[test]
     fn every_field_of_trl_is_known() {
-        let commands: [(&str, &[&[Key]], &str); 5] = [
+        let commands: [(&str, &[&[Key]], &str); 8] = [
             ("sft", &[SftKeys::KEYS], SFT),
-            ("dpo", &[DpoKeys::KEYS], DPO),
-            ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS], GRPO),
             ("reward", &[RewardKeys::KEYS], REWARD),
+            ("dpo", &[DpoKeys::KEYS, ReferenceKeys::KEYS], DPO),
+            ("kto", &[KtoKeys::KEYS, ReferenceKeys::KEYS], KTO),
+            ("orpo", &[OrpoKeys::KEYS], ORPO),
+            ("cpo", &[CpoKeys::KEYS], CPO),
+            ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS], GRPO),
             ("rloo", &[OnlineKeys::KEYS, RlooKeys::KEYS], RLOO),
         ];
         for (command, own, fields) in commands {
@@ -455,10 +463,8 @@ mod tests {
             ("push_to_hub", "False", "True"),
             ("label_smoothing_factor", "0.0", "0.1"),
             ("neftune_noise_alpha", "None", "5"),
-            ("ld_alpha", "1.0", "0.5"),
             ("num_processes", "1", "2"),
             ("fsdp", "", "full_shard"),
-            ("f_divergence_type", "reverse_kl", "forward_kl"),
         ] {
             assert!(only(name, harmless), "{name}: {harmless}");
             assert!(!only(name, harmful), "{name}: {harmful}");

@@ -177,6 +177,14 @@ pub(super) enum Content<'a> {
 }
 
 impl<'a> Content<'a> {
+    /// As it stands in a row
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::String((*text).to_owned()),
+            Self::Messages(messages) => Value::Array(messages.clone()),
+        }
+    }
+
     /// The column's content, checked
     pub(super) fn of(row: &'a Row, column: &str, conversational: bool) -> Result<Self> {
         let value = row.fields.get(column).unwrap_or(&Value::Null);

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::format::Format;
+use super::preference::PreferenceExample;
 use super::reader::Dataset;
-use super::tokenize::{LmExample, PreferenceExample};
+use super::tokenize::LmExample;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 

@@ -10,6 +10,7 @@ mod format;
 mod inspect;
 mod json;
 mod parquet;
+mod preference;
 mod reader;
 mod record;
 mod report;
@@ -24,14 +25,15 @@ mod tokenizer_files;
 
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
+pub use preference::{
+    PreferenceExample, PreferenceOptions, UnpairedExample, framed_preference_examples, preference_examples,
+    unpaired_examples,
+};
 pub use reader::{Dataset, ReadOptions, read_dataset, read_split, splits};
 pub use record::{Place, Row};
 pub use report::{Dropped, Prepared, RowReport};
 pub use sampler::{Sampler, Strategy};
 pub use sequences::{PairExample, RowSequences, SequenceEncoder, pair_examples, row_sequences};
 pub use template::{ChatTemplate, RenderOptions};
-pub use tokenize::{
-    LmExample, LmOptions, PreferenceExample, PreferenceOptions, PromptExample, PromptOptions, Truncation, lm_examples,
-    preference_examples, prompt_examples,
-};
+pub use tokenize::{LmExample, LmOptions, PromptExample, PromptOptions, Truncation, lm_examples, prompt_examples};
 pub use tokenizer::Tokenizer;

@@ -7,10 +7,9 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde_json::Value;
 
-use super::encoder::{Encoder, Joined};
-use super::format::{Content, Format, Kind, extract_messages, extract_prompt, leading_column};
+use super::encoder::Encoder;
+use super::format::{Content, Format, Kind, leading_column};
 use super::reader::Dataset;
 use super::record::Row;
 use super::report::{Outcome, Prepared, collect};
@@ -64,47 +63,6 @@ impl Default for LmOptions {
     }
 }
 
-/// A prompt with two completions. `max_length` has been applied: with [`Truncation::KeepEnd`] each side may have lost a
-/// different part of the prompt, so take the sequences from [`Self::chosen_sequence`] and [`Self::rejected_sequence`]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreferenceExample {
-    /// The prompt, whole
-    pub prompt: Vec<u32>,
-    /// The better completion, its EOS included
-    pub chosen: Vec<u32>,
-    /// The worse completion, its EOS included
-    pub rejected: Vec<u32>,
-    /// Prompt tokens cut from the beginning of each side's sequence
-    pub prompt_cut: [usize; 2],
-}
-
-impl PreferenceExample {
-    /// Prompt part and completion of the chosen side
-    pub fn chosen_sequence(&self) -> (&[u32], &[u32]) {
-        (&self.prompt[self.prompt_cut[0]..], &self.chosen)
-    }
-
-    /// Prompt part and completion of the rejected side
-    pub fn rejected_sequence(&self) -> (&[u32], &[u32]) {
-        (&self.prompt[self.prompt_cut[1]..], &self.rejected)
-    }
-}
-
-/// How preference examples are made
-#[derive(Debug, Clone)]
-pub struct PreferenceOptions {
-    /// Longest prompt and completion
-    pub max_length: Option<usize>,
-    /// Which end survives
-    pub truncation: Truncation,
-}
-
-impl Default for PreferenceOptions {
-    fn default() -> Self {
-        Self { max_length: Some(1024), truncation: Truncation::KeepStart }
-    }
-}
-
 /// A prompt to generate from
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptExample {
@@ -123,8 +81,7 @@ pub struct PromptOptions {
 
 const NO_TOKENS: &str = "no token to learn from";
 const CUT_AWAY: &str = "no completion token left within `max_length`";
-const NO_MESSAGES: &str = "a conversation without messages";
-const EMPTY_COMPLETION: &str = "a completion without tokens";
+pub(super) const NO_MESSAGES: &str = "a conversation without messages";
 
 /// Examples for supervised fine-tuning
 pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions) -> Result<Prepared<LmExample>> {
@@ -177,68 +134,6 @@ pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions
     })
 }
 
-/// Examples for DPO and its relatives
-pub fn preference_examples(
-    dataset: &Dataset,
-    tokenizer: &Tokenizer,
-    options: &PreferenceOptions,
-) -> Result<Prepared<PreferenceExample>> {
-    let format = Format::among(
-        dataset,
-        &[Kind::Preference, Kind::ImplicitPreference],
-        "text",
-        "`chosen` with `rejected`, and best a `prompt`,",
-    )?;
-    // As TRL's `maybe_extract_prompt`: a text beside messages repeats the prompt that those begin with
-    let first_prompt = dataset.rows[0].fields.get("prompt");
-    let implicit = format.kind == Kind::ImplicitPreference
-        || (format.conversational && first_prompt.is_some_and(Value::is_string));
-    let encoder = Encoder::new(tokenizer, format.conversational)?;
-    build(dataset, |row| {
-        format.check(row, "text")?;
-        let chosen = Content::of(row, "chosen", format.conversational)?;
-        let rejected = Content::of(row, "rejected", format.conversational)?;
-        let sides = if implicit {
-            split_implicit(chosen, rejected)
-        } else {
-            Some((Content::of(row, "prompt", format.conversational)?, chosen, rejected))
-        };
-        let Some((prompt, chosen, rejected)) = sides else {
-            return Ok(Outcome::Dropped("an empty `chosen` or `rejected`, so that no prompt can be found in them"));
-        };
-        let Some(joined) = encoder.joined(row, &prompt, &[&chosen, &rejected])? else {
-            return Ok(Outcome::Dropped(NO_MESSAGES));
-        };
-        let Joined { prompt, mut completions, boundary } = joined;
-        if completions.iter().any(Vec::is_empty) {
-            return Ok(Outcome::Dropped(EMPTY_COMPLETION));
-        }
-        let equal = completions[0] == completions[1];
-        let mut prompt_cut = [0; 2];
-        if let Some(max_length) = options.max_length {
-            match options.truncation {
-                Truncation::KeepStart => {
-                    let room = max_length.saturating_sub(prompt.len());
-                    if room == 0 {
-                        return Ok(Outcome::Dropped("the prompt alone fills `max_length`"));
-                    }
-                    for ids in &mut completions {
-                        ids.truncate(room);
-                    }
-                }
-                Truncation::KeepEnd => {
-                    for (ids, cut) in completions.iter_mut().zip(&mut prompt_cut) {
-                        *cut = (prompt.len() + ids.len()).saturating_sub(max_length).min(prompt.len());
-                        truncate(ids, max_length, Truncation::KeepEnd);
-                    }
-                }
-            }
-        }
-        let [chosen, rejected] = <[Vec<u32>; 2]>::try_from(completions).unwrap_or_default();
-        Ok(Outcome::Used { example: PreferenceExample { prompt, chosen, rejected, prompt_cut }, boundary, equal })
-    })
-}
-
 /// Prompts for generation
 pub fn prompt_examples(
     dataset: &Dataset,
@@ -280,23 +175,9 @@ pub(super) fn build<T: Send>(
     collect(path, dataset.rows.iter().map(|row| &row.place).zip(outcomes))
 }
 
-fn truncate<T>(values: &mut Vec<T>, max_length: usize, truncation: Truncation) {
+pub(super) fn truncate<T>(values: &mut Vec<T>, max_length: usize, truncation: Truncation) {
     match truncation {
         Truncation::KeepStart => values.truncate(max_length),
         Truncation::KeepEnd => drop(values.drain(..values.len().saturating_sub(max_length))),
-    }
-}
-
-fn split_implicit<'a>(chosen: Content<'a>, rejected: Content<'a>) -> Option<(Content<'a>, Content<'a>, Content<'a>)> {
-    match (chosen, rejected) {
-        (Content::Text(chosen), Content::Text(rejected)) => {
-            let (prompt, chosen, rejected) = extract_prompt(chosen, rejected)?;
-            Some((Content::Text(prompt), Content::Text(chosen), Content::Text(rejected)))
-        }
-        (Content::Messages(chosen), Content::Messages(rejected)) => {
-            let (prompt, chosen, rejected) = extract_messages(chosen, rejected)?;
-            Some((Content::Messages(prompt), Content::Messages(chosen), Content::Messages(rejected)))
-        }
-        _ => None,
     }
 }

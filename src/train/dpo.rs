@@ -1,155 +1,198 @@
 //! Direct preference optimisation: a policy learns to prefer chosen over rejected completions, held to a reference.
 
-use std::path::Path;
-
 use candle_core::Tensor;
 
 use super::collate::Batch;
 use super::objective::{Objective, Outcome, Pass, Split};
-use super::reference::{cache_file, cached};
+use super::pairs::{self, Pairs};
+use super::reference::Reference;
+use super::scored::{Scored, halves, mean, numbers, reward_metrics, token_metrics, vector};
 use super::session::Session;
 use super::step_loop;
 use crate::Result;
-use crate::algo::preference::{dpo_sigmoid, implicit_reward};
-use crate::config::{CommandSpec, Context, DpoKeys, TrainKeys, Values, to_yaml};
-use crate::data::{PreferenceExample, PreferenceOptions, preference_examples};
+use crate::algo::preference::{self, alpha_divergence, forward_kl, implicit_reward, js_divergence, ld_weights};
+use crate::config::{CommandSpec, Context, Divergence, DpoKeys, DpoLoss, ReferenceKeys, TrainKeys, Values, to_yaml};
+use crate::data::{PreferenceExample, preference_examples};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
-use crate::ops::TokenLogProbs;
-use crate::run::{Metrics, Part, StepClock};
+use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 
 /// The command `dpo`
 pub const DPO: CommandSpec = CommandSpec {
     name: "dpo",
     about: "Direct preference optimisation on chosen and rejected answers",
-    groups: &[TrainKeys::KEYS, DpoKeys::KEYS],
+    groups: &[TrainKeys::KEYS, DpoKeys::KEYS, ReferenceKeys::KEYS],
     defaults: &[("learning_rate", "1e-6"), ("disable_dropout", "true")],
     run,
 };
 
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, keys) = (TrainKeys::from_values(values)?, DpoKeys::from_values(values)?);
-    let resolved = to_yaml(train.to_values().into_iter().chain(keys.to_values()))?;
-    let mut session = Session::open(train, resolved, context)?;
-    let options = PreferenceOptions { max_length: Some(session.max_length()), truncation: session.truncation() };
-    let mut pairs = [Vec::new(), Vec::new()];
-    let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
-    for ((name, dataset), pairs) in datasets.into_iter().zip(&mut pairs) {
-        let Some(dataset) = dataset else { continue };
-        let prepared = preference_examples(&dataset, &session.source.tokenizer, &options)?;
-        session.source.check_tokens(
-            prepared.examples.iter().flat_map(|pair| [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]]),
-        )?;
-        session.note_rows(name, &prepared.report);
-        *pairs = prepared.examples;
-    }
-    let model = session.load_model()?;
-    let view = model.detached()?;
-    let [train, eval] = pairs;
-    let cache_dir = session.keys.cache_dir.clone();
-    let reference = if keys.precompute_ref_log_probs || cache_dir.is_some() {
-        let (train_batch, eval_batch) =
-            (session.keys.per_device_train_batch_size, session.keys.per_device_eval_batch_size);
-        let sums = |pairs: &[PreferenceExample], batch: usize| {
-            let batch = keys.precompute_ref_batch_size.unwrap_or(batch);
-            let compute = || sequence_log_probs(&view, pairs, batch);
-            match &cache_dir {
-                Some(folder) if !pairs.is_empty() => {
-                    cached(&cache_file(Path::new(folder), &view, pairs, batch)?, pairs.len(), compute)
-                }
-                _ => compute(),
-            }
-        };
-        Reference::Precomputed([sums(&train, train_batch)?, sums(&eval, eval_batch)?])
-    } else {
-        Reference::Model(Box::new(model.frozen_copy()?))
-    };
-    step_loop::train(
-        &mut Dpo { model, view, reference, beta: keys.beta, pairs: [train, eval], loss_weight: loss_weight(&keys) },
-        session,
-    )
-}
-
-/// Weight of the one loss that there is; the same loss listed twice counts twice
-fn loss_weight(keys: &DpoKeys) -> f64 {
-    keys.loss_weights.as_ref().map_or(keys.loss_type.len() as f64, |weights| weights.iter().sum())
-}
-
-/// Where log π_ref comes from
-enum Reference {
-    /// A frozen copy of the start, asked in every step
-    Model(Box<Gpt2>),
-    /// (chosen, rejected) for each training and each held-out pair, computed before the first step
-    Precomputed([Vec<[f32; 2]>; 2]),
+    let reference_keys = ReferenceKeys::from_values(values)?;
+    let all = train.to_values().into_iter().chain(keys.to_values()).chain(reference_keys.to_values());
+    let mut session = Session::open(train, to_yaml(all)?, context)?;
+    let pairs = pairs::read(&mut session, preference_examples)?;
+    let pairs = Pairs::new(&session, pairs)?;
+    let alpha = keys.ld_alpha;
+    let reference = Reference::new(
+        &pairs.model,
+        &reference_keys,
+        &session,
+        [pairs.of(Split::Train), pairs.of(Split::Eval)],
+        &format!("pairs, ld_alpha {alpha:?}"),
+        &|model, pairs| reference_sums(model, pairs, alpha),
+    )?;
+    step_loop::train(&mut Dpo { pairs, reference, losses: keys.losses(), keys }, session)
 }
 
 struct Dpo {
-    model: Gpt2,
-    /// The same weights without gradients
-    view: Gpt2,
+    pairs: Pairs,
     reference: Reference,
-    beta: f64,
-    loss_weight: f64,
-    /// Training and held-out pairs
-    pairs: [Vec<PreferenceExample>; 2],
+    losses: Vec<(DpoLoss, f64)>,
+    keys: DpoKeys,
 }
 
-/// Log-probabilities of the completions of some pairs
-struct Scored {
-    tokens: TokenLogProbs,
-    /// Σ over a completion, all chosen ones first, (2B,)
-    sums: Tensor,
-    /// Completion tokens of the chosen side, which come first in `tokens`
-    chosen_tokens: usize,
-    total_tokens: u64,
+/// Weights of the loss tokens of pairs, where they do not all count alike
+fn token_weights(counts: &[usize], alpha: Option<f64>) -> Option<Vec<f32>> {
+    let (chosen, rejected) = counts.split_at(counts.len() / 2);
+    let weights = |alpha: f64| {
+        let pairs =
+            chosen.iter().zip(rejected).map(|(&chosen, &rejected)| ld_weights([chosen, rejected], alpha as f32));
+        let (chosen, rejected): (Vec<_>, Vec<_>) = pairs.map(|[chosen, rejected]| (chosen, rejected)).unzip();
+        chosen.into_iter().chain(rejected).flatten().collect()
+    };
+    alpha.map(weights)
 }
 
-fn score(model: &Gpt2, pairs: &[&PreferenceExample], dropout: Option<u64>) -> Result<Scored> {
-    let batch = Batch::of_pairs(pairs.iter().copied())?;
-    let hidden = model.hidden(&batch.ids, &batch.layout, dropout)?; // (N, C)
-    let tokens = model.token_log_probs(&hidden, &batch.rows, &batch.targets, 1.0)?; // (M,)
-    let sequence: Vec<u32> =
-        batch.counts.iter().enumerate().flat_map(|(i, &count)| std::iter::repeat_n(i as u32, count)).collect();
-    let index = Tensor::new(sequence, hidden.device())?;
-    let zeros = Tensor::zeros(batch.counts.len(), tokens.log_probs.dtype(), hidden.device())?;
-    let sums = zeros.index_add(&index, &tokens.log_probs, 0)?; // (2B,)
-    let chosen_tokens = batch.counts[..pairs.len()].iter().sum();
-    Ok(Scored { tokens, sums, chosen_tokens, total_tokens: batch.tokens })
+/// Weighted Σ log π_ref of the completions, all chosen ones first, (2B,)
+fn reference_sums(model: &Gpt2, pairs: &[&PreferenceExample], alpha: Option<f64>) -> Result<Tensor> {
+    let scored = Scored::new(model, &Batch::of_pairs(pairs.iter().copied())?, None)?;
+    scored.sums(token_weights(&scored.counts, alpha).as_deref())
 }
 
-/// log π(completion | prompt) of (chosen, rejected) for each pair, without gradients
-fn sequence_log_probs(model: &Gpt2, pairs: &[PreferenceExample], batch: usize) -> Result<Vec<[f32; 2]>> {
-    let mut all = Vec::with_capacity(pairs.len());
-    for pairs in pairs.chunks(batch) {
-        let sums = score(model, &pairs.iter().collect::<Vec<_>>(), None)?.sums.to_vec1::<f32>()?;
-        all.extend((0..pairs.len()).map(|i| [sums[i], sums[pairs.len() + i]]));
+/// What the losses are made of, each (B,)
+struct Terms {
+    /// log π of chosen and rejected completions
+    policy: [Tensor; 2],
+    /// log π_ref
+    reference: [Tensor; 2],
+    /// Log-ratios, or what another divergence has in their place
+    scores: [Tensor; 2],
+    /// Tokens of the completions
+    lengths: [Tensor; 2],
+    /// Mean log π of all chosen tokens of the pass
+    chosen_mean: Tensor,
+}
+
+impl Terms {
+    /// One loss of the pass's pairs, (B,)
+    fn loss(&self, loss: DpoLoss, keys: &DpoKeys) -> Result<Tensor> {
+        let ([chosen, rejected], beta, smoothing) = (&self.scores, keys.beta, keys.label_smoothing);
+        let per_token =
+            || -> Result<[Tensor; 2]> { Ok([(chosen / &self.lengths[0])?, (rejected / &self.lengths[1])?]) };
+        Ok(match loss {
+            DpoLoss::Sigmoid => preference::dpo_sigmoid(chosen, rejected, beta)?,
+            DpoLoss::Cdpo => preference::cdpo(chosen, rejected, beta, smoothing)?,
+            DpoLoss::Hinge => preference::hinge(chosen, rejected, beta)?,
+            DpoLoss::Ipo => {
+                let [chosen, rejected] = per_token()?;
+                preference::ipo(&chosen, &rejected, beta)?
+            }
+            DpoLoss::ExoPair => preference::exo_pair(chosen, rejected, beta, smoothing)?,
+            DpoLoss::NcaPair => preference::nca_pair(chosen, rejected, beta)?,
+            DpoLoss::Robust => preference::robust(chosen, rejected, beta, smoothing)?,
+            DpoLoss::BcoPair => preference::bco_pair(chosen, rejected, beta)?,
+            DpoLoss::SppoHard => preference::sppo_hard(chosen, rejected, beta)?,
+            DpoLoss::Aot => {
+                let ([chosen, rejected], [ref_chosen, ref_rejected]) = (&self.policy, &self.reference);
+                preference::aot(chosen, rejected, ref_chosen, ref_rejected, beta, smoothing)?
+            }
+            DpoLoss::AotUnpaired => preference::aot_unpaired(chosen, rejected, beta, smoothing)?,
+            DpoLoss::ApoZero => preference::apo_zero(chosen, rejected, beta)?,
+            DpoLoss::ApoDown => preference::apo_down(chosen, rejected, beta)?,
+            DpoLoss::Discopop => preference::discopop(chosen, rejected, beta, keys.discopop_tau)?,
+            // A mean over the tokens of the pass, as in TRL: long completions count more
+            DpoLoss::Sft => self.chosen_mean.neg()?.broadcast_as(chosen.shape())?,
+            DpoLoss::SigmoidNorm => {
+                let [chosen, rejected] = per_token()?;
+                preference::dpo_sigmoid(&chosen, &rejected, beta)?
+            }
+        })
     }
-    Ok(all)
 }
 
 impl Dpo {
-    /// log π_ref of the pass's completions, all chosen ones first, (2B,)
-    fn reference(&self, pass: &Pass<'_>, pairs: &[&PreferenceExample]) -> Result<Tensor> {
-        match &self.reference {
-            Reference::Model(model) => Ok(score(model, pairs, None)?.sums),
-            Reference::Precomputed(sums) => {
-                let sums = &sums[pass.split as usize];
-                let side = |side: usize| pass.rows.iter().map(move |&row| sums[row][side]);
-                let values: Vec<f32> = side(0).chain(side(1)).collect();
-                Ok(Tensor::new(values, &candle_core::Device::Cpu)?)
-            }
-        }
+    /// What takes the place of a log-ratio in the losses
+    fn score(&self, log_ratio: &Tensor) -> Result<Tensor> {
+        Ok(match self.keys.f_divergence_type {
+            Divergence::ReverseKl => log_ratio.clone(),
+            Divergence::ForwardKl => forward_kl(log_ratio)?,
+            Divergence::JsDivergence => js_divergence(log_ratio)?,
+            Divergence::AlphaDivergence => alpha_divergence(log_ratio, self.keys.f_alpha_divergence_coef)?,
+        })
+    }
+
+    /// WPO's weight of each pair, (B,)
+    fn weights(&self, policy: &Scored, batch: &Batch) -> Result<Tensor> {
+        // Under a temperature of ½ log p(t) is 2·log p(t) − log Σ_v p(v)², so that what is wanted, log p(t) − log Σ p²,
+        // is the difference of the two
+        let hidden = policy.hidden.detach();
+        let sharp = self.pairs.view.token_log_probs(&hidden, &batch.rows, &batch.targets, 0.5)?;
+        let (sharp, plain) = (numbers(&sharp.log_probs)?, numbers(&policy.tokens.log_probs.detach())?);
+        let mut start = 0;
+        let means: Vec<f64> = policy
+            .counts
+            .iter()
+            .map(|count| {
+                let range = start..start + count;
+                start += count;
+                let aligned = sharp[range.clone()].iter().zip(&plain[range]).map(|(sharp, plain)| sharp - plain);
+                aligned.sum::<f64>() / (*count).max(1) as f64
+            })
+            .collect();
+        let (chosen, rejected) = means.split_at(means.len() / 2);
+        vector(chosen.iter().zip(rejected).map(|(chosen, rejected)| preference::wpo_weight([*chosen, *rejected])))
+    }
+
+    fn terms(&self, policy: &Scored, pairs: &[&PreferenceExample], reference: &Tensor) -> Result<Terms> {
+        let sums = policy.sums(token_weights(&policy.counts, self.keys.ld_alpha).as_deref())?; // (2B,)
+        let ratio = (&sums - reference)?;
+        let chosen_tokens = policy.counts[..pairs.len()].iter().sum();
+        Ok(Terms {
+            policy: halves(&sums)?,
+            reference: halves(reference)?,
+            scores: halves(&self.score(&ratio)?)?,
+            lengths: [
+                vector(pairs.iter().map(|pair| pair.chosen.len() as f64))?,
+                vector(pairs.iter().map(|pair| pair.rejected.len() as f64))?,
+            ],
+            chosen_mean: policy.tokens.log_probs.narrow(0, 0, chosen_tokens)?.mean_all()?,
+        })
+    }
+
+    /// TRL's metrics
+    fn metrics(&self, policy: &Scored, terms: &Terms) -> Result<Metrics> {
+        let sequences = policy.per_sequence()?;
+        let (chosen, rejected) = sequences.split_at(sequences.len() / 2);
+        let mut metrics = Metrics::from_iter(token_metrics(chosen, rejected));
+        let reward = |side: usize| -> Result<Vec<f64>> {
+            let ratio = (terms.policy[side].detach() - &terms.reference[side])?;
+            numbers(&implicit_reward(&ratio, self.keys.beta)?)
+        };
+        metrics.extend(reward_metrics(&reward(0)?, &reward(1)?));
+        metrics.set("logps/chosen", mean(&numbers(&terms.policy[0])?));
+        metrics.set("logps/rejected", mean(&numbers(&terms.policy[1])?));
+        Ok(metrics)
     }
 }
 
 impl Objective for Dpo {
     fn model(&self) -> &dyn Trainable {
-        &self.model
+        &self.pairs.model
     }
 
     fn lengths(&self, split: Split) -> Vec<usize> {
-        let length = |pair: &PreferenceExample| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
-        self.pairs[split as usize].iter().map(length).collect()
+        self.pairs.lengths(split)
     }
 
     /// Pairs
@@ -157,50 +200,50 @@ impl Objective for Dpo {
         rows.len() as f64
     }
 
+    /// L = Σ_k w_k · mean over pairs of loss k
     fn forward(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome> {
-        let pairs: Vec<&PreferenceExample> =
-            pass.rows.iter().map(|&row| &self.pairs[pass.split as usize][row]).collect();
-        let reference = clock.time(Part::Reference, || self.reference(pass, &pairs))?;
+        let pairs = self.pairs.of_pass(pass);
+        let score = |model: &Gpt2, pairs: &[&PreferenceExample]| reference_sums(model, pairs, self.keys.ld_alpha);
+        let reference = clock.time(Part::Reference, || self.reference.sums(pass, &pairs, &score))?; // (2B,)
         clock.time(Part::Forward, || {
-            let model = if pass.split == Split::Train { &self.model } else { &self.view };
-            let policy = score(model, &pairs, pass.dropout)?;
-            let n = pairs.len();
-            let log_ratio = (&policy.sums - &reference)?;
-            let (chosen, rejected) = (log_ratio.narrow(0, 0, n)?, log_ratio.narrow(0, n, n)?);
-            let losses = dpo_sigmoid(&chosen, &rejected, self.beta)?; // (B,)
-            let loss = (losses.sum_all()? * (self.loss_weight / pass.denominator))?;
-            let rewards = [&chosen, &rejected].map(|ratio| implicit_reward(&ratio.detach(), self.beta));
-            let [chosen, rejected] = rewards;
-            let metrics = metrics(&policy, &chosen?.to_vec1()?, &rejected?.to_vec1()?)?;
-            Outcome::new(loss, metrics, policy.total_tokens)
+            let batch = Batch::of_pairs(pairs.iter().copied())?;
+            let policy = Scored::new(self.pairs.model_for(pass.split), &batch, pass.dropout)?;
+            let terms = self.terms(&policy, &pairs, &reference)?;
+            let mut losses = reference.narrow(0, 0, pairs.len())?.zeros_like()?; // (B,)
+            for (loss, weight) in &self.losses {
+                losses = (losses + (terms.loss(*loss, &self.keys)? * *weight)?)?;
+            }
+            if self.keys.use_weighting {
+                losses = (losses * self.weights(&policy, &batch)?)?;
+            }
+            let loss = (losses.sum_all()? / pass.denominator)?;
+            Outcome::new(loss, self.metrics(&policy, &terms)?, policy.total_tokens)
         })
+    }
+
+    fn end_step(&mut self, step: u64) -> Result<Metrics> {
+        self.reference.end_step(&self.pairs.view, step)?;
+        Ok(Metrics::new())
+    }
+
+    fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<serde_json::Value> {
+        self.reference.save(checkpoint)?;
+        Ok(serde_json::Value::Null)
+    }
+
+    fn restore_state(&mut self, checkpoint: &Checkpoint, _state: serde_json::Value) -> Result<()> {
+        self.reference.restore(checkpoint)
     }
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = values.len() as f64;
-    values.sum::<f64>() / n
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// TRL's metrics of a batch of pairs
-fn metrics(policy: &Scored, chosen: &[f32], rejected: &[f32]) -> Result<Metrics> {
-    let n = chosen.len();
-    let pairs = || chosen.iter().zip(rejected).map(|(c, r)| (f64::from(*c), f64::from(*r)));
-    let sums = policy.sums.to_vec1::<f32>()?;
-    let tokens = &policy.tokens;
-    let (chosen_logits, rejected_logits) = tokens.mean_logits.split_at(policy.chosen_tokens);
-    let correct = tokens.top1[..policy.chosen_tokens].iter();
-    let float = |values: &[f32]| mean(values.iter().map(|value| f64::from(*value)));
-    Ok(Metrics::from_iter([
-        ("entropy", f64::from(tokens.entropy.mean_all()?.to_scalar::<f32>()?)),
-        ("logits/chosen", float(chosen_logits)),
-        ("logits/rejected", float(rejected_logits)),
-        ("mean_token_accuracy", mean(correct.map(|top1| f64::from(u8::from(*top1))))),
-        ("rewards/chosen", float(chosen)),
-        ("rewards/rejected", float(rejected)),
-        ("rewards/accuracies", mean(pairs().map(|(c, r)| f64::from(u8::from(c > r))))),
-        ("rewards/margins", mean(pairs().map(|(c, r)| c - r))),
-        ("logps/chosen", float(&sums[..n])),
-        ("logps/rejected", float(&sums[n..])),
-    ]))
+    #[test]
+    fn tokens_that_one_completion_has_more_count_less() {
+        assert_eq!(token_weights(&[1, 3, 2, 2], None), None);
+        let weights = token_weights(&[1, 3, 2, 2], Some(0.5)).unwrap();
+        assert_eq!(weights, [1.0, 1.0, 1.0, 0.5, 1.0, 0.5, 1.0, 1.0]);
+    }
 }

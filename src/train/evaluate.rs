@@ -5,13 +5,11 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
-
 use super::collate::Batch;
+use super::scored::{Scored, Sums, numbers, reward_metrics, token_metrics, vector};
 use crate::algo::preference::{dpo_sigmoid, implicit_reward};
 use crate::data::{LmExample, PreferenceExample};
 use crate::model::gpt2::Gpt2;
-use crate::ops::TokenLogProbs;
 use crate::run::{Metrics, Window};
 use crate::{Error, Result};
 
@@ -36,14 +34,13 @@ fn passes(lengths: &[usize], most_rows: Option<usize>) -> Vec<Range<usize>> {
     passes
 }
 
-/// Log-probabilities of the batch's pairs; `None` where it has no pair
-fn forward(model: &Gpt2, batch: &Batch) -> Result<Option<(TokenLogProbs, Vec<f32>)>> {
+/// One forward pass; `None` where the batch has no loss token
+fn forward(model: &Gpt2, batch: &Batch) -> Result<Option<(Scored, Vec<f32>)>> {
     if batch.rows.is_empty() {
         return Ok(None);
     }
-    let hidden = model.hidden(&batch.ids, &batch.layout, None)?; // (N, C)
-    let scored = model.token_log_probs(&hidden, &batch.rows, &batch.targets, 1.0)?; // (M,)
-    let log_probs = scored.log_probs.to_vec1::<f32>()?;
+    let scored = Scored::new(model, batch, None)?;
+    let log_probs = scored.tokens.log_probs.to_vec1::<f32>()?;
     if log_probs.iter().all(|p| p.is_finite()) {
         return Ok(Some((scored, log_probs)));
     }
@@ -75,58 +72,12 @@ pub fn log_probs(
     Ok(())
 }
 
-/// What a model says of some tokens
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    tokens: usize,
-    log_prob: f64,
-    entropy: f64,
-    /// Tokens that have the largest logit
-    correct: usize,
-    /// Of the vocabulary's mean logit
-    logits: f64,
-}
-
-impl Sums {
-    fn add(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens + other.tokens,
-            log_prob: self.log_prob + other.log_prob,
-            entropy: self.entropy + other.entropy,
-            correct: self.correct + other.correct,
-            logits: self.logits + other.logits,
-        }
-    }
-
-    fn total<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
-        all.into_iter().fold(Self::default(), |sum, one| sum.add(*one))
-    }
-
-    fn per_token(&self, sum: f64) -> f64 {
-        sum / self.tokens as f64
-    }
-}
-
 /// The sums of each sequence of a batch, in the order of `counts`
 fn sums(model: &Gpt2, batch: &Batch) -> Result<Vec<Sums>> {
-    let Some((scored, log_probs)) = forward(model, batch)? else {
-        return Ok(vec![Sums::default(); batch.counts.len()]);
-    };
-    let entropy = scored.entropy.to_vec1::<f32>()?;
-    let float = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum::<f64>();
-    let mut start = 0;
-    let of_sequence = |&tokens: &usize| {
-        let range = start..start + tokens;
-        start += tokens;
-        Sums {
-            tokens,
-            log_prob: float(&log_probs[range.clone()]),
-            entropy: float(&entropy[range.clone()]),
-            correct: scored.top1[range.clone()].iter().filter(|top1| **top1).count(),
-            logits: float(&scored.mean_logits[range]),
-        }
-    };
-    Ok(batch.counts.iter().map(of_sequence).collect())
+    match forward(model, batch)? {
+        Some((scored, _)) => scored.per_sequence(),
+        None => Ok(vec![Sums::default(); batch.counts.len()]),
+    }
 }
 
 fn score_texts(model: &Gpt2, examples: &[LmExample], most_rows: Option<usize>) -> Result<Vec<Sums>> {
@@ -221,21 +172,20 @@ pub fn evaluate_pairs(model: &Gpt2, pairs: &[PreferenceExample], options: &Evalu
         if let Some(reference) = &reference {
             add_rewards(&mut window, group, &reference[i * group_size..][..group.len()], options.beta)?;
         }
-        let side = |side: usize| group.iter().map(move |pair| &pair[side]);
-        let (chosen, rejected) = (Sums::total(side(0)), Sums::total(side(1)));
-        let both = chosen.add(rejected);
+        let side = |side: usize| group.iter().map(|pair| pair[side]).collect::<Vec<_>>();
+        let (chosen, rejected) = (side(0), side(1));
         let mean = |sum: f64| sum / group.len() as f64;
         let share = |better: &dyn Fn(&[Sums; 2]) -> bool| mean(group.iter().filter(|pair| better(pair)).count() as f64);
         let per_token = |sums: &Sums| sums.per_token(sums.log_prob);
-        window.add("logps/chosen", mean(chosen.log_prob));
-        window.add("logps/rejected", mean(rejected.log_prob));
+        let (log_chosen, log_rejected) = (Sums::total(&chosen).log_prob, Sums::total(&rejected).log_prob);
+        window.add("logps/chosen", mean(log_chosen));
+        window.add("logps/rejected", mean(log_rejected));
         window.add("logps/accuracies", share(&|[chosen, rejected]| chosen.log_prob > rejected.log_prob));
-        window.add("logps/margins", mean(chosen.log_prob - rejected.log_prob));
+        window.add("logps/margins", mean(log_chosen - log_rejected));
         window.add("logps_per_token/accuracies", share(&|[chosen, rejected]| per_token(chosen) > per_token(rejected)));
-        window.add("logits/chosen", chosen.per_token(chosen.logits));
-        window.add("logits/rejected", rejected.per_token(rejected.logits));
-        window.add("mean_token_accuracy", chosen.per_token(chosen.correct as f64));
-        window.add("entropy", both.per_token(both.entropy));
+        for (name, value) in token_metrics(&chosen, &rejected) {
+            window.add(name, value);
+        }
     }
     let tokens = rows.iter().flatten().map(|sums| sums.tokens).sum();
     Ok(Evaluation { rows: rows.len(), tokens, metrics: window.take() })
@@ -245,22 +195,15 @@ pub fn evaluate_pairs(model: &Gpt2, pairs: &[PreferenceExample], options: &Evalu
 fn add_rewards(window: &mut Window, policy: &[[Sums; 2]], reference: &[[Sums; 2]], beta: f64) -> Result<()> {
     let log_ratio = |side: usize| {
         let pairs = policy.iter().zip(reference);
-        let ratios: Vec<f32> = pairs.map(|(pi, pi_ref)| (pi[side].log_prob - pi_ref[side].log_prob) as f32).collect();
-        Tensor::new(ratios, &Device::Cpu) // (B,)
+        vector(pairs.map(|(pi, pi_ref)| pi[side].log_prob - pi_ref[side].log_prob)) // (B,)
     };
     let (chosen, rejected) = (log_ratio(0)?, log_ratio(1)?);
-    let float =
-        |tensor: &Tensor| -> Result<Vec<f64>> { Ok(tensor.to_vec1::<f32>()?.into_iter().map(f64::from).collect()) };
-    let losses = float(&dpo_sigmoid(&chosen, &rejected, beta)?)?;
-    let (chosen, rejected) = (float(&implicit_reward(&chosen, beta)?)?, float(&implicit_reward(&rejected, beta)?)?);
-    let rows = policy.len() as f64;
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / rows;
-    let won = chosen.iter().zip(&rejected).filter(|(chosen, rejected)| chosen > rejected).count();
-    window.add_ratio("loss", losses.iter().sum(), rows);
-    window.add("rewards/accuracies", won as f64 / rows);
-    window.add("rewards/margins", mean(&chosen) - mean(&rejected));
-    window.add("rewards/chosen", mean(&chosen));
-    window.add("rewards/rejected", mean(&rejected));
+    let losses = numbers(&dpo_sigmoid(&chosen, &rejected, beta)?)?;
+    let (chosen, rejected) = (numbers(&implicit_reward(&chosen, beta)?)?, numbers(&implicit_reward(&rejected, beta)?)?);
+    window.add_ratio("loss", losses.iter().sum(), policy.len() as f64);
+    for (name, value) in reward_metrics(&chosen, &rejected) {
+        window.add(name, value);
+    }
     Ok(())
 }
 

@@ -1,25 +1,145 @@
-//! Log-probabilities under the frozen start of a run, kept on disk between runs (`cache_dir`).
+//! The reference model of a run: frozen, following the policy, or asked once before the first step, with its answers
+//! kept on disk between runs (`cache_dir`).
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use sha2::{Digest, Sha256};
 
+use super::objective::{Pass, Split};
+use super::session::Session;
+use crate::config::ReferenceKeys;
 use crate::data::PreferenceExample;
 use crate::files;
 use crate::model::gpt2::Gpt2;
 use crate::ops::view::Values;
+use crate::run::{Checkpoint, CheckpointWriter};
 use crate::{Error, Result};
 
 /// Changes whenever the same key could stand for other numbers
-const FORMAT: &[u8] = b"reference log-probabilities 1";
+const FORMAT: &[u8] = b"reference log-probabilities 2";
 const NAME: &str = "log_probs";
+/// Weights of a reference model that follows the policy, in a checkpoint
+const FILE: &str = "reference.safetensors";
+
+/// Σ log π_ref of both sequences of each pair under a model
+pub type Score<'a> = dyn Fn(&Gpt2, &[&PreferenceExample]) -> Result<Tensor> + 'a;
+
+/// Where log π_ref comes from
+pub enum Reference {
+    /// A copy of the start, asked in every step
+    Model {
+        /// The copy
+        model: Box<Gpt2>,
+        /// Share of the policy that is mixed in after every so many steps
+        sync: Option<(f64, u64)>,
+    },
+    /// Both sums of each training and each held-out pair, computed before the first step
+    Precomputed([Vec<[f32; 2]>; 2]),
+}
+
+impl Reference {
+    /// As the keys ask for it; `score` gives (2B,) sums, and `kind` tells one such function from another in the cache
+    pub fn new(
+        model: &Gpt2,
+        keys: &ReferenceKeys,
+        session: &Session,
+        pairs: [&[PreferenceExample]; 2],
+        kind: &str,
+        score: &Score<'_>,
+    ) -> Result<Self> {
+        let cache_dir = session.keys.cache_dir.as_deref().filter(|_| !keys.sync_ref_model);
+        if session.keys.cache_dir.is_some() && keys.sync_ref_model {
+            tracing::info!("`cache_dir` changes nothing: `sync_ref_model` moves the reference model");
+        }
+        if !keys.precompute_ref_log_probs && cache_dir.is_none() {
+            return Ok(Self::Model { model: Box::new(model.frozen_copy()?), sync: keys.sync() });
+        }
+        let view = model.detached()?;
+        let batches = [session.keys.per_device_train_batch_size, session.keys.per_device_eval_batch_size];
+        let [train, eval] = [0, 1].map(|split| {
+            let (pairs, batch) = (pairs[split], keys.precompute_ref_batch_size.unwrap_or(batches[split]));
+            let compute = || {
+                let mut all = Vec::with_capacity(pairs.len());
+                for pairs in pairs.chunks(batch) {
+                    let sums = score(&view, &pairs.iter().collect::<Vec<_>>())?.to_vec1::<f32>()?;
+                    all.extend((0..pairs.len()).map(|i| [sums[i], sums[pairs.len() + i]]));
+                }
+                Ok(all)
+            };
+            match cache_dir {
+                Some(folder) if !pairs.is_empty() => {
+                    cached(&cache_file(Path::new(folder), &view, pairs, batch, kind)?, pairs.len(), compute)
+                }
+                _ => compute(),
+            }
+        });
+        Ok(Self::Precomputed([train?, eval?]))
+    }
+
+    /// The sums of the pass's pairs, (2B,)
+    pub fn sums(&self, pass: &Pass<'_>, pairs: &[&PreferenceExample], score: &Score<'_>) -> Result<Tensor> {
+        match self {
+            Self::Model { model, .. } => score(model, pairs),
+            Self::Precomputed(sums) => {
+                let sums = &sums[usize::from(pass.split == Split::Eval)];
+                let side = |side: usize| pass.rows.iter().map(move |&row| sums[row][side]);
+                let values: Vec<f32> = side(0).chain(side(1)).collect();
+                Ok(Tensor::new(values, &Device::Cpu)?)
+            }
+        }
+    }
+
+    /// TR-DPO (Gorbatovski et al. 2024, <https://arxiv.org/abs/2404.09656>): π_ref ← (1 − α)·π_ref + α·π, where that is
+    /// due after step `step`, counted from 0
+    pub fn end_step(&mut self, policy: &Gpt2, step: u64) -> Result<()> {
+        let Self::Model { model, sync: Some((share, every)) } = self else { return Ok(()) };
+        if !(step + 1).is_multiple_of(*every) {
+            return Ok(());
+        }
+        let weights = policy.weights().iter().map(|(_, tensor)| tensor.detach()).collect::<Vec<_>>();
+        let mut policy = weights.into_iter();
+        let mixed = model.with_weights(|_, own| match policy.next() {
+            Some(policy) => Ok(((own * (1.0 - *share))? + (policy * *share)?)?),
+            None => Ok(own.clone()),
+        })?;
+        **model = mixed;
+        Ok(())
+    }
+
+    /// Writes what a resumed run cannot take from the start again
+    pub fn save(&self, checkpoint: &CheckpointWriter) -> Result<()> {
+        match self {
+            Self::Model { model, sync: Some(_) } => {
+                checkpoint.write_tensors(FILE, model.weights().iter().map(|(name, tensor)| (name, tensor)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts it back
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let Self::Model { model, sync: Some(_) } = self else { return Ok(()) };
+        let mut file = checkpoint.tensors(FILE)?;
+        let saved = model
+            .with_weights(|name, own| Ok(Tensor::from_vec(file.read::<f32>(name)?, own.shape(), own.device())?))?;
+        **model = saved;
+        Ok(())
+    }
+}
 
 /// The cache file for these pairs under this model: its name says the weights, the precision and every token
-pub fn cache_file(cache_dir: &Path, model: &Gpt2, pairs: &[PreferenceExample], batch: usize) -> Result<PathBuf> {
+fn cache_file(
+    cache_dir: &Path,
+    model: &Gpt2,
+    pairs: &[PreferenceExample],
+    batch: usize,
+    kind: &str,
+) -> Result<PathBuf> {
     let mut hash = Sha256::new().chain_update(FORMAT).chain_update((batch as u64).to_le_bytes());
-    hash.update(format!("{:?}", model.precision()));
+    hash.update(format!("{kind} {:?}", model.precision()));
     hash.update(
         serde_json::to_vec(&model.config().to_map(crate::model::config::Architecture::LmHead)).unwrap_or_default(),
     );
@@ -39,8 +159,8 @@ pub fn cache_file(cache_dir: &Path, model: &Gpt2, pairs: &[PreferenceExample], b
     Ok(cache_dir.join(format!("reference-{}.safetensors", files::hex(&hash.finalize()))))
 }
 
-/// (chosen, rejected) of each pair from `file`, or from `compute`, whose result is then written there
-pub fn cached(file: &Path, pairs: usize, compute: impl FnOnce() -> Result<Vec<[f32; 2]>>) -> Result<Vec<[f32; 2]>> {
+/// Both sums of each pair from `file`, or from `compute`, whose result is then written there
+fn cached(file: &Path, pairs: usize, compute: impl FnOnce() -> Result<Vec<[f32; 2]>>) -> Result<Vec<[f32; 2]>> {
     if let Ok(bytes) = std::fs::read(file) {
         if let Some(sums) = decode(&bytes, pairs) {
             return Ok(sums);

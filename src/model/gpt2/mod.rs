@@ -148,10 +148,16 @@ impl Gpt2 {
 
     /// A copy of the weights as they are now, without gradients: a reference that training does not move
     pub fn frozen_copy(&self) -> Result<Self> {
+        self.with_weights(|_, tensor| Ok(tensor.copy()?))
+    }
+
+    /// A frozen model of the same shape whose weights `change` makes of these, name by name in the order of
+    /// [`Self::weights`]
+    pub fn with_weights(&self, mut change: impl FnMut(&str, &Tensor) -> Result<Tensor>) -> Result<Self> {
         let weights = self
             .weights
             .iter()
-            .map(|(name, tensor)| Ok((name.clone(), tensor.copy()?.detach())))
+            .map(|(name, tensor)| Ok((name.clone(), change(name, tensor)?.detach())))
             .collect::<Result<Vec<_>>>()?;
         Self::assemble(self.config.clone(), weights, Arc::default(), self.precision)
     }
