@@ -100,9 +100,9 @@ pub fn run(args: Args) -> Result<()> {
         per_prompt: args.num_return_sequences,
         batch_size: args.batch_size,
         seed: args.seed,
-        stop: if args.ignore_eos { Vec::new() } else { stop_tokens(&source) },
+        stop: if args.ignore_eos { Vec::new() } else { source.stop_tokens() },
     };
-    let output = generate(&source.load_frozen()?, &ids, &options)?;
+    let output = generate(&source.load_frozen()?, &ids, &options, &|| Ok(()))?;
     let mut out = Output::open();
     for completion in &output.completions {
         let prompt = &texts[completion.prompt].0;
@@ -162,21 +162,6 @@ fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
         )));
     }
     Ok(ids)
-}
-
-/// Tokens that end a text, by the tokenizer, the model's config and its sampling defaults
-fn stop_tokens(source: &ModelSource) -> Vec<u32> {
-    let ModelSource { folder, config, tokenizer } = source;
-    let mut stop: Vec<u32> = tokenizer.eos_id().into_iter().chain(config.eos_token_ids.iter().copied()).collect();
-    let defaults = std::fs::read(folder.join("generation_config.json")).unwrap_or_default();
-    match serde_json::from_slice::<Value>(&defaults).unwrap_or_default().get("eos_token_id") {
-        Some(Value::Number(id)) => stop.extend(id.as_u64().map(|id| id as u32)),
-        Some(Value::Array(ids)) => stop.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32)),
-        _ => {}
-    }
-    stop.sort_unstable();
-    stop.dedup();
-    stop
 }
 
 fn write_metrics(path: &Path, output: &GeneratedOutput) -> Result<()> {

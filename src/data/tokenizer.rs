@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// Text to token ids and back
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same with special tokens read as plain text, made when first asked for

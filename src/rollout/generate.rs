@@ -78,8 +78,13 @@ struct Active {
 /// Samples completions; what a request draws depends on its seed and index alone, not on the batch
 ///
 /// # Errors
-/// An empty prompt, or one that leaves no position for a token
-pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result<Output> {
+/// An empty prompt, or one that leaves no position for a token; what `check`, asked before every token, returned
+pub fn generate(
+    model: &Gpt2,
+    prompts: &[Vec<u32>],
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Output> {
     let positions = model.config().n_positions;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if let Some(i) = prompts.iter().position(|prompt| prompt.is_empty() || prompt.len() >= positions) {
@@ -106,6 +111,7 @@ pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result
     };
     let mut logits = Vec::new();
     loop {
+        check()?;
         run.admit(&mut decoder, &mut logits)?;
         if run.active.is_empty() {
             break;

@@ -5,12 +5,17 @@
 //! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps. [`evaluate`] looks without training.
 
 pub mod collate;
+pub mod collect;
 pub mod dpo;
 pub mod evaluate;
+pub mod group;
+pub mod grpo;
 pub mod objective;
 pub mod plan;
 pub mod reference;
 pub mod registry;
+mod reward_model;
+pub mod rloo;
 pub mod session;
 pub mod sft;
 pub mod source;

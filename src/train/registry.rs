@@ -3,7 +3,7 @@
 use crate::config::CommandSpec;
 
 /// Every recipe; the command line, config validation and the tests read this list
-pub const RECIPES: &[CommandSpec] = &[super::sft::SFT, super::dpo::DPO];
+pub const RECIPES: &[CommandSpec] = &[super::sft::SFT, super::dpo::DPO, super::grpo::GRPO, super::rloo::RLOO];
 
 #[cfg(test)]
 mod tests {
