@@ -83,7 +83,7 @@ fn prefill<const BF16: usize>(bencher: Bencher) {
     let Some(model) = packed(BF16) else { return };
     let mut decoder = Decoder::new(model, 16, 48);
     let prompts: Vec<NewTokens> = (0..16).map(|slot| NewTokens { slot, ids: ids(48) }).collect();
-    bencher.counter(ItemsCount::new(16 * 48)).bench_local(|| {
+    bencher.counter(ItemsCount::new(16_usize * 48)).bench_local(|| {
         (0..16).for_each(|slot| decoder.clear(slot));
         decoder.forward(&prompts).unwrap()
     });
