@@ -138,7 +138,8 @@ fn the_base_models_are_as_far_as_their_cards_say() {
     for (task, prompts, reward, samples, expected) in cases {
         let folder = repository().join("data").join(task);
         let (model, file) = (folder.join("base"), folder.join(format!("{prompts}.jsonl")));
-        let words = ["--model_name_or_path", text(&model), "--prompts", text(&file), "--max_new_tokens", "10", "--json"];
+        let words =
+            ["--model_name_or_path", text(&model), "--prompts", text(&file), "--max_new_tokens", "10", "--json"];
         let samples_each = samples.to_string();
         let outcome = training::outcome(training::command(
             &[&["generate", "--batch_size", "256", "--num_return_sequences", &samples_each], &words[..]].concat(),

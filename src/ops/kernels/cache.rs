@@ -1,7 +1,8 @@
 //! Keys and values of one layer for sequences that grow token by token, and attention over them.
 //!
-//! Each sequence has a slot, each head a part of it: keys as (D, positions), so that the scores of many positions are one
-//! vector loop without a sum across lanes, and values as (positions, D).
+//! Each sequence has a slot, each head a part of it. Keys lie in blocks of 32 positions, (D, 32) each, so that the scores
+//! of a block are one vector loop without a sum across lanes, and values as (positions, D): both are read from front to
+//! back and no further than the sequence goes.
 
 use rayon::prelude::*;
 
@@ -13,7 +14,7 @@ use super::{simd, vector};
 
 /// Query rows handled at a time
 const BLOCK: usize = 64;
-/// Positions of one vector loop
+/// Positions of a block of keys
 const LANES: usize = 32;
 /// Below this many multiply-adds attention stays on the calling thread
 const SERIAL_BELOW: usize = 1 << 17;
@@ -72,7 +73,7 @@ impl KvCache {
                 for i in 0..sequence.rows {
                     let (row, position) = (&qkv[(sequence.row + i) * 3 * c + head * d..], sequence.past + i);
                     values[position * d..][..d].copy_from_slice(&row[2 * c..][..d]);
-                    let places = keys[position..].iter_mut().step_by(capacity);
+                    let places = keys[position / LANES * LANES * d + position % LANES..].iter_mut().step_by(LANES);
                     places.zip(&row[c..][..d]).for_each(|(to, key)| *to = *key);
                 }
             }
@@ -106,7 +107,10 @@ impl KvCache {
         let (at, n) = (self.at(sequence.slot, head), sequence.past + 1);
         let (keys, values) = (&self.keys.floats()[at..], &self.values.floats()[at..]);
         scores.resize(n.next_multiple_of(LANES), 0.0);
-        row_scores(&qkv[sequence.row * 3 * c + head * d..][..d], keys, self.capacity, self.heads.scale, scores);
+        prefetch(&values[..n * d]);
+        row_scores(&qkv[sequence.row * 3 * c + head * d..][..d], keys, self.heads.scale, scores);
+        let next = keys.len().min(self.capacity * d);
+        prefetch(&keys[next..keys.len().min(next + scores.len() * d)]);
         let weights = &mut scores[..n];
         let sum = vector::exp_shifted(weights, vector::max(weights));
         // SAFETY: one call owns this head's columns of its row
@@ -124,9 +128,13 @@ impl KvCache {
             let first = sequence.row + i0;
             scores.resize(rows * n, 0.0);
             let queries = Mat::strided(&qkv[first * 3 * c + head * d..], 3 * c);
-            let keys = Mat::strided(keys, self.capacity);
-            // SAFETY: `scores` holds rows·n elements and is ours
-            unsafe { matmul_serial(rows, n, d, self.heads.scale, queries, keys, scores.as_mut_ptr(), n, false) };
+            for (block, keys) in keys.chunks(LANES * d).take(n.div_ceil(LANES)).enumerate() {
+                let (first, width) = (block * LANES, LANES.min(n - block * LANES));
+                let (keys, to) = (Mat::rows(keys, LANES), &mut scores[first..]);
+                assert!(to.len() >= (rows - 1) * n + width);
+                // SAFETY: `scores` is ours and holds the block's places
+                unsafe { matmul_serial(rows, width, d, self.heads.scale, queries, keys, to.as_mut_ptr(), n, false) };
+            }
             for r in 0..rows {
                 let (seen, hidden) = scores[r * n..(r + 1) * n].split_at_mut(sequence.past + i0 + r + 1);
                 hidden.fill(0.0);
@@ -140,13 +148,23 @@ impl KvCache {
     }
 }
 
+/// Asks for data that is needed soon; each head's part is too short for the processor to see a stream
+fn prefetch(data: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, which changes no data
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+}
+
 simd! {
-    /// scores[t] = scale·Σ q_d·keys[d][t], keys (D, stride), for a multiple of 32 positions
-    pub fn row_scores(q: &[f32], keys: &[f32], stride: usize, scale: f32, scores: &mut [f32]) {
-        for (block, scores) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+    /// scores[t] = scale·Σ q_d·keys[d][t], for whole blocks of keys (D, 32)
+    pub fn row_scores(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+        let blocks = keys.chunks_exact(LANES * q.len());
+        for (scores, keys) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(blocks) {
             let mut sums = [0.0_f32; LANES];
-            for (d, q) in q.iter().enumerate() {
-                let keys: &[f32] = &keys[d * stride + block * LANES..][..LANES];
+            for (q, keys) in q.iter().zip(keys.as_chunks::<LANES>().0) {
                 for (sum, key) in sums.iter_mut().zip(keys) {
                     *sum += q * key;
                 }
