@@ -60,4 +60,22 @@ impl Rollout {
     pub fn scores(&self) -> Vec<f32> {
         self.rewards.iter().map(|reward| reward.map_or(f32::NAN, |reward| reward as f32)).collect()
     }
+
+    /// Removes completions that no reward could judge: nothing can be learnt from them. Before anything is computed of
+    /// the others
+    pub fn drop_unjudged(&mut self) {
+        fn keep<T>(values: &mut Vec<T>, judged: &[bool]) {
+            let mut judged = judged.iter();
+            values.retain(|_| judged.next().is_none_or(|judged| *judged));
+        }
+        let judged: Vec<bool> = self.rewards.iter().map(Option::is_some).collect();
+        keep(&mut self.prompt_of, &judged);
+        keep(&mut self.completions, &judged);
+        keep(&mut self.truncated, &judged);
+        keep(&mut self.sampled_log_probs, &judged);
+        keep(&mut self.rewards, &judged);
+        for values in &mut self.rewards_by_function {
+            keep(values, &judged);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer,
 use crate::model::gpt2::Gpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
 use crate::rollout::{Finish, Options, Rollout, Sampling, generate};
-use crate::run::{Metrics, Part, StepClock};
+use crate::run::{Part, StepClock};
 use crate::{Error, Result};
 
 /// Largest key-value cache of one round of generation
@@ -54,16 +54,12 @@ impl Collectors {
         let open = |session: &mut Session, dataset: Dataset, name: &str, replayed: bool| {
             Collector::open(session, &dataset, name, keys, replayed, &reward_model)
         };
-        let train = match &keys.replay_completions {
-            Some(path) => {
-                let dataset = read_dataset(Path::new(path), &ReadOptions::default())?;
-                open(session, dataset, "train", true)?
-            }
-            None => {
-                let dataset = session.train_rows()?;
-                open(session, dataset, "train", false)?
-            }
+        let replayed = keys.replay_completions.as_ref();
+        let dataset = match replayed {
+            Some(path) => read_dataset(Path::new(path), &ReadOptions::default())?,
+            None => session.train_rows()?,
         };
+        let train = open(session, dataset, "train", replayed.is_some())?;
         let eval = session.eval_rows()?;
         let eval = eval.map(|dataset| open(session, dataset, "eval", false)).transpose()?;
         Ok(Self { train, eval })
@@ -128,6 +124,11 @@ impl Collector {
     /// Prompts there are
     pub fn len(&self) -> usize {
         self.prompts.len()
+    }
+
+    /// Whether there is none
+    pub fn is_empty(&self) -> bool {
+        self.prompts.is_empty()
     }
 
     /// Whether completions come from a file
@@ -331,20 +332,4 @@ impl Replayed {
         };
         Ok(Self { completions, rewards })
     }
-}
-
-/// TRL's metrics of generation: lengths in tokens, and the share that was cut
-pub fn length_metrics(rollout: &Rollout, metrics: &mut Metrics) {
-    let lengths: Vec<f64> = rollout.completions.iter().map(|ids| ids.len() as f64).collect();
-    let ended = lengths.iter().zip(&rollout.truncated).filter(|(_, cut)| !**cut).map(|(length, _)| *length);
-    let ended: Vec<f64> = ended.collect();
-    for (kind, lengths) in [("length", &lengths), ("terminated_length", &ended)] {
-        let mean = lengths.iter().sum::<f64>() / lengths.len().max(1) as f64;
-        let of = |pick: fn(f64, f64) -> f64| lengths.iter().copied().reduce(pick).unwrap_or(0.0);
-        metrics.set(format!("completions/mean_{kind}"), mean);
-        metrics.set(format!("completions/min_{kind}"), of(f64::min));
-        metrics.set(format!("completions/max_{kind}"), of(f64::max));
-    }
-    let cut = rollout.truncated.iter().filter(|cut| **cut).count();
-    metrics.set("completions/clipped_ratio", cut as f64 / lengths.len().max(1) as f64);
 }

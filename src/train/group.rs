@@ -1,13 +1,4 @@
 //! What GRPO and RLOO share: groups of completions of one prompt, judged against each other.
-//!
-//! A round of generation completes `prompts` prompts `generations` times each. Its completions fall into
-//! `chunks` passes, in order, and are gone through `iterations` times:
-//!
-//! ```text
-//! pass      0   1   2   3 | 0   1   2   3 | 4 …       chunks = 4, iterations = 2
-//! round     0 ─────────────────────────── | 1 …
-//! step      0 ─── | 1 ─── | 2 ─── | 3 ─── | 4 …       gradient_accumulation_steps = 2
-//! ```
 
 use std::path::Path;
 
@@ -16,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::collate::Batch;
-use super::collect::{Collector, Collectors, length_metrics};
+use super::collect::{Collector, Collectors};
+use super::completions::{completions_table, length_metrics, log_probs, reward_metrics, sampling_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
+use super::rounds::{Geometry, RoundSizes};
 use super::session::Session;
-use crate::algo::group::nan_mean_std;
 use crate::algo::group_loss::{MicroBatch, StepTotals};
 use crate::config::{OnlineKeys, SamplingStrategy, TrainKeys};
 use crate::data::{Sampler, Strategy};
@@ -28,7 +20,7 @@ use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
-use crate::run::{Checkpoint, CheckpointWriter, Column, Metrics, Part, StepClock, write_table};
+use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 use crate::{Error, Result};
 
 /// What tells one group method from another: pure arithmetic on a rollout
@@ -74,82 +66,6 @@ pub trait GroupMethod {
         grad: &mut [f32],
         grad_entropy: &mut [f32],
     ) -> (f64, Metrics);
-}
-
-/// Sizes of a round of generation
-#[derive(Clone, Copy, Debug)]
-struct Geometry {
-    /// Prompts of a round
-    prompts: usize,
-    /// Completions of each
-    generations: usize,
-    /// Completions of a pass
-    batch: usize,
-    /// Passes that a round's completions make
-    chunks: usize,
-    /// How often they are gone through
-    iterations: usize,
-    /// Passes of a step
-    accumulation: usize,
-}
-
-impl Geometry {
-    fn new(train: &TrainKeys, generations: usize, sizes: RoundSizes) -> Result<Self> {
-        let batch = train.per_device_train_batch_size;
-        let accumulation = train.gradient_accumulation_steps;
-        let total = match (sizes.steps_per_generation, sizes.generation_batch_size) {
-            (None, None) => batch * accumulation,
-            (Some(steps), _) => batch * steps,
-            (None, Some(total)) => total,
-        };
-        let what = "of one round of generation (`generation_batch_size`, else `per_device_train_batch_size` times \
-                    `steps_per_generation`)";
-        if !total.is_multiple_of(batch) {
-            return Err(Error::usage(format!(
-                "the {total} completions {what} must be a multiple of `per_device_train_batch_size`, {batch}"
-            )));
-        }
-        if generations < 2 {
-            return Err(Error::usage(format!(
-                "`num_generations` must be at least 2, got {generations}: completions are judged against each other"
-            )));
-        }
-        if !total.is_multiple_of(generations) {
-            return Err(Error::usage(format!(
-                "the {total} completions {what} must be a multiple of `num_generations`, {generations}"
-            ))
-            .hint(format!("set `per_device_train_batch_size: {generations}`, or another multiple")));
-        }
-        Ok(Self {
-            prompts: total / generations,
-            generations,
-            batch,
-            chunks: total / batch,
-            iterations: sizes.num_iterations,
-            accumulation,
-        })
-    }
-
-    /// Passes between two rounds of generation
-    fn passes_per_round(&self) -> u64 {
-        (self.chunks * self.iterations) as u64
-    }
-
-    /// Whether every step generates all of its completions anew, so that the policy has not moved when it sees them
-    fn aligned(&self) -> bool {
-        (self.accumulation as u64).is_multiple_of(self.passes_per_round())
-    }
-}
-
-/// Keys that say how large a round is
-#[derive(Clone, Copy, Debug)]
-pub struct RoundSizes {
-    /// Passes over a round's completions
-    pub num_iterations: usize,
-    /// Passes that a round's completions make
-    pub steps_per_generation: Option<usize>,
-    /// Completions of a round
-    pub generation_batch_size: Option<usize>,
 }
 
 /// A policy that learns from groups of its own completions
@@ -397,16 +313,12 @@ impl<M: GroupMethod> Objective for GroupTrainer<M> {
         self.rounds.retain(|(round, _)| *round >= needed);
         for pass in first..first + rows.micro_batches.len() as u64 {
             let (round, within) = (pass / geometry.passes_per_round(), pass % geometry.passes_per_round());
-            let known = self.rounds.iter().position(|(known, _)| *known == round);
-            let index = match known {
-                Some(index) => index,
-                None => {
-                    let rollout = self.begin_round(round, context)?;
-                    generated += rollout.tokens();
-                    self.rounds.push((round, rollout));
-                    self.rounds.len() - 1
-                }
-            };
+            if !self.rounds.iter().any(|(known, _)| *known == round) {
+                let rollout = self.begin_round(round, context)?;
+                generated += rollout.tokens();
+                self.rounds.push((round, rollout));
+            }
+            let index = self.rounds.iter().position(|(known, _)| *known == round).unwrap_or(0);
             let start = within as usize % geometry.chunks * geometry.batch;
             passes.push(PassPlace { round: index, start, moved: !geometry.aligned() });
         }
@@ -487,25 +399,6 @@ impl<M: GroupMethod> GroupTrainer<M> {
     }
 }
 
-/// log π of every completion token under `model`, without gradients, `chunk` completions a pass
-pub fn log_probs(model: &Gpt2, rollout: &Rollout, chunk: usize, temperature: f64) -> Result<Vec<Vec<f32>>> {
-    let mut all = Vec::with_capacity(rollout.len());
-    for start in (0..rollout.len()).step_by(chunk.max(1)) {
-        let completions = start..(start + chunk).min(rollout.len());
-        let batch = Batch::of_completions(completions.map(|i| rollout.sequence(i)))?;
-        let hidden = model.hidden(&batch.ids, &batch.layout, None)?;
-        let scored = model.token_log_probs(&hidden, &batch.rows, &batch.targets, temperature)?;
-        let values = scored.log_probs.to_vec1::<f32>()?;
-        let mut rest = &values[..];
-        for &count in &batch.counts {
-            let (own, others) = rest.split_at(count);
-            all.push(own.to_vec());
-            rest = others;
-        }
-    }
-    Ok(all)
-}
-
 /// False for the tokens of completions that were cut
 fn token_mask(rollout: &Rollout, completions: std::ops::Range<usize>) -> Vec<bool> {
     completions.flat_map(|i| std::iter::repeat_n(!rollout.truncated[i], rollout.completions[i].len())).collect()
@@ -531,56 +424,4 @@ fn replace_groups(rollout: &mut Rollout, which: &[usize], fresh: Rollout, genera
             }
         }
     }
-}
-
-/// TRL's metrics of rewards; what could not be judged is left out
-pub fn reward_metrics(rollout: &Rollout, names: &[String], metrics: &mut Metrics) {
-    let spread = |values: &[Option<f64>]| nan_mean_std(values.iter().map(|value| value.unwrap_or(f64::NAN)));
-    let mut set = |name: String, value: f64| {
-        if !value.is_nan() {
-            metrics.set(name, value);
-        }
-    };
-    for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
-        let (mean, std) = spread(values);
-        set(format!("rewards/{name}/mean"), mean);
-        set(format!("rewards/{name}/std"), std);
-    }
-    let (mean, std) = spread(&rollout.rewards);
-    set("reward".to_owned(), mean);
-    set("reward_std".to_owned(), std);
-}
-
-/// How far the sampler's log-probabilities lie from the trainer's
-fn sampling_metrics(sampled: &[f32], trained: &[f32], metrics: &mut Metrics) {
-    let difference = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
-    let differences: Vec<f64> = sampled.iter().zip(trained).map(difference).collect();
-    let mean = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
-    metrics.set("sampling/sampling_logp_difference/mean", mean);
-    metrics.set("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
-}
-
-/// Writes `completions/completions_STEP.parquet` with TRL's columns
-pub fn completions_table(
-    collector: &Collector,
-    rollout: &Rollout,
-    names: &[String],
-    step: u64,
-    folder: &Path,
-) -> Result<()> {
-    let (prompts, completions) = collector.texts(rollout)?.into_iter().unzip();
-    let mean = |advantages: &Vec<f32>| {
-        let n = advantages.len() as f64;
-        (n > 0.0).then(|| advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / n)
-    };
-    let mut columns = vec![
-        ("step", Column::Integers(vec![step as i64; rollout.len()])),
-        ("prompt", Column::Texts(prompts)),
-        ("completion", Column::Texts(completions)),
-    ];
-    for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
-        columns.push((name, Column::Numbers(values.clone())));
-    }
-    columns.push(("advantage", Column::Numbers(rollout.advantages.iter().map(mean).collect())));
-    write_table(&folder.join("completions").join(format!("completions_{step:05}.parquet")), &columns)
 }

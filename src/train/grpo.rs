@@ -4,8 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::group::{GroupMethod, GroupTrainer, RoundSizes};
+use super::group::{GroupMethod, GroupTrainer};
 use super::reward_model;
+use super::rounds::RoundSizes;
 use super::session::Session;
 use super::step_loop;
 use crate::Result;

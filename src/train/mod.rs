@@ -4,8 +4,10 @@
 //! [`objective::Objective`]: rows in, loss and metrics out. The rest is common: [`session`] finds model, data and
 //! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps. [`evaluate`] looks without training.
 
+pub mod actor;
 pub mod collate;
 pub mod collect;
+pub mod completions;
 pub mod dpo;
 pub mod evaluate;
 pub mod evaluate_reward;
@@ -21,6 +23,7 @@ pub mod registry;
 pub mod reward;
 mod reward_model;
 pub mod rloo;
+pub mod rounds;
 pub mod scored;
 pub mod session;
 pub mod sft;

@@ -2,7 +2,8 @@
 //!
 //! Guo et al. 2024, <https://arxiv.org/abs/2402.04792>.
 
-use super::group::{GroupMethod, GroupTrainer, RoundSizes};
+use super::group::{GroupMethod, GroupTrainer};
+use super::rounds::RoundSizes;
 use super::session::Session;
 use super::{reward_model, step_loop};
 use crate::Result;

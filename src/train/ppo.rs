@@ -8,15 +8,15 @@
 //! ```
 
 use std::path::Path;
-use std::sync::Arc;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::actor::Actor;
 use super::collate::Batch;
-use super::collect::{Collector, Collectors, length_metrics};
-use super::group::{completions_table, log_probs, reward_metrics};
+use super::collect::{Collector, Collectors};
+use super::completions::{completions_table, length_metrics, log_probs, reward_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
@@ -27,14 +27,11 @@ use crate::algo::policy::{Clip, Surrogate, clipped_surrogate};
 use crate::algo::shaping::{RewardStats, clip_scores, penalize_unfinished, token_rewards};
 use crate::algo::value::{ValueLoss, value_loss};
 use crate::config::{
-    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, ValueNetwork, Values,
-    to_yaml,
+    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, Values, to_yaml,
 };
 use crate::data::{Sampler, Strategy};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
-use crate::model::reward::RewardModel;
-use crate::ops::GradientSums;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
 use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, Signals, StepClock};
@@ -55,9 +52,6 @@ pub const PPO: CommandSpec = CommandSpec {
     run,
 };
 
-/// Where a checkpoint keeps a value network of its own
-const VALUE_FOLDER: &str = "value_model";
-
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
     let keys = PpoKeys::from_values(values)?;
@@ -67,60 +61,9 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     step_loop::train(&mut trainer, session)
 }
 
-/// What estimates the value of the state before each token
-enum Critic {
-    Separate(Box<RewardModel>),
-    /// (1, C), on the policy's hidden states
-    Shared(Var),
-}
-
-/// Policy and value network as one set of variables
-struct Actor {
-    policy: Gpt2,
-    critic: Critic,
-    /// The policy's, then the critic's under `value.`
-    vars: Vec<(String, Var)>,
-    sums: Arc<GradientSums>,
-}
-
-impl Actor {
-    fn new(policy: Gpt2, critic: Critic) -> Self {
-        let (own, sums) = match &critic {
-            Critic::Separate(model) => (model.vars().to_vec(), model.gradients().clone()),
-            Critic::Shared(head) => (vec![("head.weight".to_owned(), head.clone())], Arc::new(GradientSums::new(1))),
-        };
-        let own = own.into_iter().map(|(name, var)| (format!("value.{name}"), var));
-        let vars = policy.vars().iter().cloned().chain(own).collect();
-        let sums = Arc::new(GradientSums::joined(&[&**policy.gradients(), &*sums]));
-        Self { policy, critic, vars, sums }
-    }
-}
-
-impl Trainable for Actor {
-    fn vars(&self) -> &[(String, Var)] {
-        &self.vars
-    }
-
-    fn gradients(&self) -> &Arc<GradientSums> {
-        &self.sums
-    }
-
-    /// The policy alone
-    fn save(&self, folder: &Path) -> Result<()> {
-        self.policy.save(folder)
-    }
-
-    fn restore(&self, folder: &Path) -> Result<()> {
-        self.policy.restore(folder)
-    }
-}
-
 /// Policy, value network and rollout of a run
 struct Ppo {
     actor: Actor,
-    /// The policy's weights without gradients, and the separate critic's
-    view: Gpt2,
-    critic_view: Option<RewardModel>,
     reference: Gpt2,
     train: Collector,
     eval: Option<Collector>,
@@ -163,21 +106,11 @@ impl Ppo {
     fn open(session: &mut Session, online: &OnlineKeys, keys: PpoKeys) -> Result<Self> {
         let load = reward_model::loader(session, online);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
-        if train.len() == 0 {
+        if train.is_empty() {
             return Err(Error::usage("there is no prompt to train on"));
         }
-        let policy = session.load_model()?;
-        let critic = match keys.value_network {
-            ValueNetwork::Shared => {
-                Critic::Shared(Var::zeros((1, policy.config().n_embd), candle_core::DType::F32, &Device::Cpu)?)
-            }
-            ValueNetwork::Separate => Critic::Separate(Box::new(value_model(session, online, &keys)?)),
-        };
-        let (view, reference) = (policy.detached()?, policy.frozen_copy()?);
-        let critic_view = match &critic {
-            Critic::Separate(model) => Some(model.detached()?),
-            Critic::Shared(_) => None,
-        };
+        let actor = Actor::open(session, online, &keys)?;
+        let reference = actor.view.frozen_copy()?;
         let controller = match keys.kl_target {
             Some(target) => {
                 KlController::Adaptive(AdaptiveKl { coefficient: keys.kl_coef, target, horizon: keys.kl_horizon })
@@ -188,9 +121,7 @@ impl Ppo {
             && session.keys.train_sampling_strategy == SamplingStrategy::Random
             && !train.replays();
         Ok(Self {
-            actor: Actor::new(policy, critic),
-            view,
-            critic_view,
+            actor,
             reference,
             train,
             eval,
@@ -206,33 +137,17 @@ impl Ppo {
         })
     }
 
-    /// V of the state before each completion token, (M,)
-    fn values(&self, view: bool, batch: &Batch, policy_hidden: &Tensor) -> Result<Tensor> {
-        match (&self.actor.critic, &self.critic_view) {
-            (Critic::Separate(model), separate_view) => {
-                let model = separate_view.as_ref().filter(|_| view).unwrap_or(model);
-                let hidden = model.backbone().hidden(&batch.ids, &batch.layout, None)?;
-                model.token_scores(&hidden, &batch.rows)
-            }
-            (Critic::Shared(head), _) => {
-                let rows = Tensor::new(&batch.rows[..], policy_hidden.device())?;
-                let head = if view { head.as_tensor().detach() } else { head.as_tensor().clone() };
-                Ok(policy_hidden.index_select(&rows, 0)?.broadcast_mul(&head)?.sum(1)?)
-            }
-        }
-    }
-
     /// Everything about a fresh rollout that does not change while it is learnt from
     fn judge(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<RewardStats> {
-        drop_unjudged(rollout);
+        rollout.drop_unjudged();
         let temperature = self.online.temperature;
         clock.time(Part::Forward, || -> Result<()> {
             for start in (0..rollout.len()).step_by(self.batch) {
                 let completions = start..(start + self.batch).min(rollout.len());
                 let batch = Batch::of_completions(completions.map(|i| rollout.sequence(i)))?;
-                let hidden = self.view.hidden(&batch.ids, &batch.layout, None)?;
-                let scored = self.view.token_log_probs(&hidden, &batch.rows, &batch.targets, temperature)?;
-                let values = self.values(true, &batch, &hidden)?.to_vec1::<f32>()?;
+                let hidden = self.actor.view.hidden(&batch.ids, &batch.layout, None)?;
+                let scored = self.actor.view.token_log_probs(&hidden, &batch.rows, &batch.targets, temperature)?;
+                let values = self.actor.values(true, &batch, &hidden)?.to_vec1::<f32>()?;
                 let log_probs = scored.log_probs.to_vec1::<f32>()?;
                 let mut at = 0;
                 for &count in &batch.counts {
@@ -304,7 +219,7 @@ impl Ppo {
         let result = (|| {
             let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
             let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
-            let mut rollout = eval.collect(&self.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
+            let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
             let stats = self.judge(&mut rollout, clock)?;
             let metrics = self.rollout_metrics(&rollout, &stats, &eval.reward_weights().0);
             let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
@@ -313,41 +228,6 @@ impl Ppo {
         self.eval = Some(eval);
         result
     }
-}
-
-/// The network that values start from
-fn value_model(session: &Session, online: &OnlineKeys, keys: &PpoKeys) -> Result<RewardModel> {
-    let named = keys.value_model_name_or_path.as_ref().or(online.reward_model_name_or_path.as_ref());
-    let seed = session.keys.seed;
-    let model = match named {
-        Some(name) => RewardModel::load_or_init(&session.hub().model(name, None)?, seed)?,
-        None if session.keys.from_scratch => RewardModel::from_scratch(session.source.config.clone(), seed)?,
-        None => RewardModel::load_or_init(&session.source.folder, seed)?,
-    };
-    let (needed, found) = (&session.source.config, model.config());
-    if found.vocab_size < needed.vocab_size || found.n_positions < needed.n_positions {
-        return Err(Error::usage("the value model has fewer tokens or positions than the policy")
-            .hint("leave out `value_model_name_or_path`, or set `value_network: shared`"));
-    }
-    model.with_precision(session.precision())
-}
-
-/// Removes completions that no reward could judge: nothing can be learnt from them
-fn drop_unjudged(rollout: &mut Rollout) {
-    let judged: Vec<bool> = rollout.rewards.iter().map(Option::is_some).collect();
-    if judged.iter().all(|judged| *judged) {
-        return;
-    }
-    fn keep<T>(values: &mut Vec<T>, judged: &[bool]) {
-        let mut judged = judged.iter();
-        values.retain(|_| judged.next().is_none_or(|judged| *judged));
-    }
-    keep(&mut rollout.prompt_of, &judged);
-    keep(&mut rollout.completions, &judged);
-    keep(&mut rollout.truncated, &judged);
-    keep(&mut rollout.sampled_log_probs, &judged);
-    keep(&mut rollout.rewards, &judged);
-    rollout.rewards_by_function.iter_mut().for_each(|values| keep(values, &judged));
 }
 
 fn split(stream: &[f32], lengths: &[usize]) -> Vec<Vec<f32>> {
@@ -392,7 +272,7 @@ impl Objective for Ppo {
         let (signals, step) = (context.signals, context.step);
         let check = || signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, step)));
         let per_prompt = self.online.num_generations;
-        let mut rollout = self.train.collect(&self.view, &prompts, per_prompt, seed, context.clock, &check)?;
+        let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
         let generated = rollout.tokens();
         let stats = self.judge(&mut rollout, context.clock)?;
         self.metrics = self.rollout_metrics(&rollout, &stats, &self.train.reward_weights().0);
@@ -434,7 +314,7 @@ impl Objective for Ppo {
             let policy = &self.actor.policy;
             let hidden = policy.hidden(&batch.ids, &batch.layout, pass.dropout)?; // (N, C)
             let scored = policy.token_log_probs(&hidden, &batch.rows, &batch.targets, self.online.temperature)?; // (M,)
-            let values = self.values(false, &batch, &hidden)?; // (M,)
+            let values = self.actor.values(false, &batch, &hidden)?; // (M,)
             let (log_probs, entropies) = (scored.log_probs.to_vec1::<f32>()?, scored.entropy.to_vec1::<f32>()?);
             let estimates = values.to_vec1::<f32>()?;
             let pick = |all: &[Vec<f32>]| pass.rows.iter().flat_map(|&i| all[i].iter().copied()).collect::<Vec<f32>>();
@@ -532,15 +412,7 @@ impl Objective for Ppo {
     }
 
     fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
-        let head = match &self.actor.critic {
-            Critic::Separate(model) => {
-                let folder = checkpoint.path().join(VALUE_FOLDER);
-                std::fs::create_dir_all(&folder).map_err(|cause| Error::write(&folder, cause))?;
-                model.save(&folder)?;
-                Vec::new()
-            }
-            Critic::Shared(head) => head.as_tensor().flatten_all()?.to_vec1()?,
-        };
+        let head = self.actor.save_critic(checkpoint.path())?;
         serde_json::to_value(Saved { controller: self.controller, head })
             .map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
     }
@@ -549,9 +421,6 @@ impl Objective for Ppo {
         let saved: Saved = serde_json::from_value(state)
             .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
         self.controller = saved.controller;
-        match &self.actor.critic {
-            Critic::Separate(model) => model.restore(&checkpoint.path().join(VALUE_FOLDER)),
-            Critic::Shared(head) => Ok(head.set(&Tensor::from_vec(saved.head, head.dims(), &Device::Cpu)?)?),
-        }
+        self.actor.restore_critic(checkpoint.path(), saved.head)
     }
 }

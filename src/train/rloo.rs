@@ -2,8 +2,9 @@
 //!
 //! Ahmadian et al. 2024, <https://arxiv.org/abs/2402.14740>.
 
-use super::group::{GroupMethod, GroupTrainer, RoundSizes};
+use super::group::{GroupMethod, GroupTrainer};
 use super::reward_model;
+use super::rounds::RoundSizes;
 use super::session::Session;
 use super::step_loop;
 use crate::Result;
@@ -11,7 +12,7 @@ use crate::algo::group::leave_one_out;
 use crate::algo::group_loss::{MicroBatch, StepTotals};
 use crate::algo::policy::Clip;
 use crate::algo::rloo::rloo_loss;
-use crate::algo::shaping::{sequence_kl, subtract_kl};
+use crate::algo::shaping::{clip_scores, sequence_kl, subtract_kl};
 use crate::config::{CommandSpec, Context, OnlineKeys, RlooKeys, TrainKeys, Values, to_yaml};
 use crate::rollout::Rollout;
 use crate::run::Metrics;
@@ -63,7 +64,7 @@ impl GroupMethod for Rloo {
         let mut metrics = Metrics::new();
         let mut scores = rollout.scores();
         if let Some([low, high]) = self.keys.reward_clip_range.as_deref() {
-            scores.iter_mut().for_each(|score| *score = score.clamp(*low as f32, *high as f32));
+            clip_scores(&mut scores, *low, *high);
         }
         if self.keys.beta != 0.0 {
             let lengths: Vec<usize> = rollout.completions.iter().map(Vec::len).collect();
