@@ -202,7 +202,11 @@ impl StepLoop<'_> {
         let step = self.state.step;
         let lr = self.keys.learning_rate * self.schedule.factor(step, self.warmup, self.plan.total_steps);
         let mut context = StepContext { step, clock: &mut self.clock, signals: &self.signals };
-        let updates = self.objective.begin_step(rows, &mut context)?;
+        let updates = match self.objective.begin_step(rows, &mut context) {
+            Ok(updates) => updates,
+            // A reward that failed, a signal: the weights are those of the last step, and worth keeping
+            Err(error) => return Err(self.stopped(error)),
+        };
         let mut seen = Seen::default();
         for (update, passes) in updates.passes.iter().enumerate() {
             let loss = self.passes(update, passes, &mut seen)?;
