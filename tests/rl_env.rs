@@ -171,7 +171,7 @@ mod lunar_lander {
     fn flights_are_gymnasiums() {
         let golden: Trajectories = golden("lunar_lander.json");
         for case in &golden.cases {
-            case.assert_reproduced(golden.every, 1e-3, 2e-2);
+            case.assert_reproduced(golden.every, 1e-6, 1e-6);
         }
     }
 

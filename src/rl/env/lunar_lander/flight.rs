@@ -21,7 +21,13 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn step(&mut self, gravity: f32, seconds: f32) {
+    /// What it comes to
+    pub(super) fn after(mut self, gravity: f32, seconds: f32) -> Self {
+        self.step(gravity, seconds);
+        self
+    }
+
+    fn step(&mut self, gravity: f32, seconds: f32) {
         let none = (Vec2::ZERO, 0.0);
         let loads = [none, (self.force, self.torque), none];
         let [leg1, leg2] = &mut self.legs;

@@ -1,10 +1,12 @@
 //! The joint between hull and leg, with motor and limits, as Box2D 2.3 solves it.
 //!
-//! Box2D 2.4 solves motor, limit and point one after the other, 2.3 the limit and the point as one system of three
-//! equations. The legs start outside their limits, so the first steps show the difference.
+//! Box2D 2.4 solves motor, limit and point one after the other, and slows down ahead of a limit; 2.3 solves the limit and
+//! the point as one system of three equations. Observations show the difference from the first limit on. Every operation
+//! stands in Box2D's order, so that rounding is the same.
 
 use super::vector::{Rotation, Vec2};
 
+const THIRD: f32 = 1.0 / 3.0;
 const LINEAR_SLOP: f32 = 0.005;
 const ANGULAR_SLOP: f32 = 2.0 / 180.0 * std::f32::consts::PI;
 const MAX_ANGULAR_CORRECTION: f32 = 8.0 / 180.0 * std::f32::consts::PI;
@@ -23,6 +25,36 @@ pub(super) struct Body {
 }
 
 impl Body {
+    /// At rest, of a polygon of this density
+    pub(super) fn new(polygon: &[Vec2], density: f32, position: Vec2, angle: f32) -> Self {
+        // Around the mean of the corners, as Box2D does it, so that rounding is the same
+        let sum = polygon.iter().fold(Vec2::ZERO, |sum, corner| sum + *corner);
+        let middle = (1.0 / polygon.len() as f32) * sum;
+        let (mut area, mut center, mut inertia) = (0.0, Vec2::ZERO, 0.0);
+        for (i, corner) in polygon.iter().enumerate() {
+            let (a, b) = (*corner - middle, polygon[(i + 1) % polygon.len()] - middle);
+            let twice = a.cross(b);
+            area += 0.5 * twice;
+            center += (0.5 * twice * THIRD) * (a + b);
+            let squares = (a.x * a.x + b.x * a.x + b.x * b.x) + (a.y * a.y + b.y * a.y + b.y * b.y);
+            inertia += (0.25 * THIRD * twice) * squares;
+        }
+        let mass = density * area;
+        let center = (1.0 / area) * center;
+        let local_center = center + middle;
+        let inertia = density * inertia + mass * (local_center.dot(local_center) - center.dot(center));
+        let local_center = (1.0 / mass) * (mass * local_center);
+        Self {
+            inverse_mass: 1.0 / mass,
+            inverse_inertia: 1.0 / (inertia - mass * local_center.dot(local_center)),
+            local_center,
+            center: position + Rotation::new(angle).apply(local_center),
+            angle,
+            velocity: Vec2::ZERO,
+            angular_velocity: 0.0,
+        }
+    }
+
     pub(super) fn origin(&self) -> Vec2 {
         self.center - Rotation::new(self.angle).apply(self.local_center)
     }
@@ -87,6 +119,18 @@ impl Mass {
         let y = self.inverse * dot(self.rows[0], cross(right, self.rows[2]));
         (Vec2::new(x, y), self.inverse * dot(self.rows[0], cross(self.rows[1], right)))
     }
+}
+
+/// What would close a gap between the bodies; as `Mass::solve_point`, with the products in the order in which Box2D takes
+/// them for positions
+fn point_impulse(hull: &Body, leg: &Body, [arm_hull, arm_leg]: [Vec2; 2], gap: Vec2) -> Vec2 {
+    let (ih, il) = (hull.inverse_inertia, leg.inverse_inertia);
+    let mass = hull.inverse_mass + leg.inverse_mass;
+    let xx = mass + ih * arm_hull.y * arm_hull.y + il * arm_leg.y * arm_leg.y;
+    let xy = -ih * arm_hull.x * arm_hull.y - il * arm_leg.x * arm_leg.y;
+    let yy = mass + ih * arm_hull.x * arm_hull.x + il * arm_leg.x * arm_leg.x;
+    let inverse = 1.0 / (xx * yy - xy * xy);
+    Vec2::new(inverse * (yy * gap.x - xy * gap.y), inverse * (xx * gap.y - xy * gap.x))
 }
 
 fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
@@ -169,7 +213,9 @@ impl Joint {
             self.state.limit_impulse = 0.0;
         }
         self.state.limit = limit;
-        self.push(hull, leg, self.state.impulse, self.state.motor_impulse + self.state.limit_impulse);
+        let State { impulse, motor_impulse, limit_impulse, arm_hull, arm_leg, .. } = self.state;
+        hull.push(-impulse, -(arm_hull.cross(impulse) + motor_impulse + limit_impulse));
+        leg.push(impulse, arm_leg.cross(impulse) + motor_impulse + limit_impulse);
     }
 
     /// One iteration on the velocities
@@ -232,7 +278,7 @@ impl Joint {
 
         let [arm_hull, arm_leg] = self.arms(hull, leg);
         let gap = leg.center + arm_leg - hull.center - arm_hull;
-        let impulse = -Mass::new(hull, leg, arm_hull, arm_leg).solve_point(gap);
+        let impulse = -point_impulse(hull, leg, [arm_hull, arm_leg], gap);
         hull.center -= hull.inverse_mass * impulse;
         hull.angle -= hull.inverse_inertia * arm_hull.cross(impulse);
         leg.center += leg.inverse_mass * impulse;

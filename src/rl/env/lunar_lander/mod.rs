@@ -1,7 +1,7 @@
 //! LunarLander: touch down between two flags, on as little fuel as possible.
 //!
-//! The physics are Box2D's 2.4.2, in f32; Gymnasium's are its 2.3.10. Observations agree until the ground is touched,
-//! and what happens there agrees in distribution.
+//! Gymnasium's physics are Box2D's 2.3. Flight follows it to the bit ([`flight`], [`joint`]); touch-down is left to a port
+//! of Box2D 2.4 ([`world`]), with which trajectories part there, while scores agree in distribution.
 
 mod flight;
 mod joint;

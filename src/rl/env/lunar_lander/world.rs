@@ -28,8 +28,11 @@ use crate::rl::env::rng::Pcg64;
 
 const SECONDS: f32 = 1.0 / 50.0;
 const INITIAL_FORCE: f64 = 1000.0;
-const HULL: [(f64, f64); 6] = [(-14.0, 17.0), (-17.0, 0.0), (-17.0, -10.0), (17.0, -10.0), (17.0, 0.0), (14.0, 17.0)];
+/// Counter-clockwise, from the corner with which Box2D begins
+const HULL: [(f64, f64); 6] = [(17.0, -10.0), (17.0, 0.0), (14.0, 17.0), (-14.0, 17.0), (-17.0, 0.0), (-17.0, -10.0)];
+const HULL_DENSITY: f32 = 5.0;
 const LEG: [(f64, f64); 4] = [(-2.0, -8.0), (2.0, -8.0), (2.0, 8.0), (-2.0, 8.0)];
+const LEG_DENSITY: f32 = 1.0;
 const LEG_AWAY: f64 = 20.0 / SCALE;
 const LEG_TORQUE: f32 = 40.0;
 const LEG_SPEED: f64 = 0.3;
@@ -61,12 +64,16 @@ impl UserDataType for Parts {
 pub(super) struct Contacts {
     /// The hull did, once
     pub(super) crashed: bool,
-    /// Either leg does now
+    /// The last that was heard of either leg. Where it stands on two edges and leaves one, that is that it left
     pub(super) legs: [bool; 2],
+    /// How many contacts there are
+    count: u32,
+    /// There was another since this was last cleared, be it for a part of a step
+    has_begun: bool,
 }
 
 impl Contacts {
-    fn changed(&mut self, contact: &dyn B2contactDynTrait<Parts>, touches: bool) {
+    fn heard(&mut self, contact: &dyn B2contactDynTrait<Parts>, touches: bool) {
         let fixtures = [contact.get_base().get_fixture_a(), contact.get_base().get_fixture_b()];
         for fixture in fixtures {
             let part = fixture.borrow().get_body().borrow().get_user_data();
@@ -81,11 +88,14 @@ impl Contacts {
 
 impl B2contactListener<Parts> for Contacts {
     fn begin_contact(&mut self, contact: &mut dyn B2contactDynTrait<Parts>) {
-        self.changed(contact, true);
+        self.count += 1;
+        self.has_begun = true;
+        self.heard(contact, true);
     }
 
     fn end_contact(&mut self, contact: &mut dyn B2contactDynTrait<Parts>) {
-        self.changed(contact, false);
+        self.count -= 1;
+        self.heard(contact, false);
     }
 }
 
@@ -137,57 +147,57 @@ impl World {
             B2body::create_fixture(moon.clone(), &fixture);
         }
         let shapes = Shapes { hull: HULL.map(scaled), leg: LEG.map(scaled) };
-        let hull = part(&engine, Part::Hull, &shapes.hull, (WIDTH / 2.0, HEIGHT), 0.0);
+        let position = (WIDTH / 2.0, HEIGHT).into();
+        let hull = Body::new(&shapes.hull, HULL_DENSITY, position, 0.0);
+        let hull_part = part(&engine, Part::Hull, &shapes.hull, position, 0.0);
         let force = [(); 2].map(|()| rng.uniform(-INITIAL_FORCE, INITIAL_FORCE));
         // The first leg stands to the right, on side -1
         let sides = [(0, -1.0, [0.9 - 0.5, 0.9]), (1, 1.0, [-0.9, -0.9 + 0.5])];
-        let [(leg1, joint1), (leg2, joint2)] = sides.map(|(i, side, limits)| {
-            let angle = side * 0.05;
-            let position = (WIDTH / 2.0 - side * LEG_AWAY, HEIGHT);
-            let leg = part(&engine, Part::Leg(i), &shapes.leg, position, angle);
+        let [(leg1, part1, joint1), (leg2, part2, joint2)] = sides.map(|(i, side, limits)| {
+            let angle = (side * 0.05) as f32;
+            let position = (WIDTH / 2.0 - side * LEG_AWAY, HEIGHT).into();
+            let leg = Body::new(&shapes.leg, LEG_DENSITY, position, angle);
+            let leg_part = part(&engine, Part::Leg(i), &shapes.leg, position, angle);
             let anchors = [Vec2::ZERO, (side * LEG_AWAY, LEG_DOWN).into()];
             let limits = limits.map(|limit: f64| limit as f32);
-            let joint = Joint::new(anchors, angle as f32, limits, (LEG_SPEED * side) as f32, LEG_TORQUE);
-            fasten(&engine, &joint, &hull, &leg);
-            (leg, joint)
+            let joint = Joint::new(anchors, angle, limits, (LEG_SPEED * side) as f32, LEG_TORQUE);
+            fasten(&engine, &joint, &hull_part, &leg_part);
+            (leg, leg_part, joint)
         });
-        let flight = Flight {
-            hull: body(&hull),
-            legs: [body(&leg1), body(&leg2)],
-            joints: [joint1, joint2],
-            force: (force[0], force[1]).into(),
-            torque: 0.0,
-        };
-        let legs = [leg1, leg2];
+        let force = (force[0], force[1]).into();
+        let flight = Flight { hull, legs: [leg1, leg2], joints: [joint1, joint2], force, torque: 0.0 };
+        let legs = [part1, part2];
         let gravity = gravity as f32;
-        Self { gravity, terrain, shapes, flight, is_grounded: false, engine, hull, legs, contacts }
+        Self { gravity, terrain, shapes, flight, is_grounded: false, engine, hull: hull_part, legs, contacts }
     }
+
+    /// Moves on by a fiftieth of a second
     pub(super) fn step(&mut self) {
-        if !self.touches() {
-            let mut next = self.flight;
-            next.step(self.gravity, SECONDS);
-            if self.is_clear(&next) {
-                self.flight = next;
-                self.is_grounded = false;
-                return;
-            }
+        let next = (self.contacts().count == 0).then(|| self.flight.after(self.gravity, SECONDS));
+        if let Some(next) = next.filter(|next| self.is_clear(next)) {
+            self.flight = next;
+            self.is_grounded = false;
+            return;
         }
         if !self.is_grounded {
             self.land();
         }
+        self.contacts.borrow_mut().has_begun = false;
         self.engine.borrow_mut().step(SECONDS, VELOCITY_ITERATIONS, POSITION_ITERATIONS);
+        if let Some(next) = next.filter(|_| !self.contacts().has_begun) {
+            // It was near, but nothing touched
+            self.flight = next;
+            self.is_grounded = false;
+            return;
+        }
+        let Flight { hull, legs: [leg1, leg2], joints, .. } = self.flight;
         self.flight = Flight {
-            hull: body(&self.hull),
-            legs: [body(&self.legs[0]), body(&self.legs[1])],
-            joints: self.flight.joints.map(Joint::rested),
+            hull: moved(hull, &self.hull),
+            legs: [moved(leg1, &self.legs[0]), moved(leg2, &self.legs[1])],
+            joints: joints.map(Joint::rested),
             force: Vec2::ZERO,
             torque: 0.0,
         };
-    }
-
-    fn touches(&self) -> bool {
-        let Contacts { crashed, legs } = self.contacts();
-        crashed || legs.contains(&true)
     }
 
     fn is_clear(&self, next: &Flight) -> bool {
@@ -269,16 +279,18 @@ fn shared(shape: impl B2shapeDynTrait + 'static) -> ShapeDefPtr {
 }
 
 /// A part of the lander in Box2D's world
-fn part(engine: &B2worldPtr<Parts>, part: Part, corners: &[Vec2], position: (f64, f64), angle: f64) -> BodyPtr<Parts> {
+fn part(engine: &B2worldPtr<Parts>, part: Part, corners: &[Vec2], position: Vec2, angle: f32) -> BodyPtr<Parts> {
     let mut shape = B2polygonShape::default();
     shape.set(&corners.iter().map(|corner| box2d(*corner)).collect::<Vec<_>>());
-    let (density, friction, category_bits) = if part == Part::Hull { (5.0, 0.1, 0x0010) } else { (1.0, 0.2, 0x0020) };
+    let is_hull = part == Part::Hull;
+    let (density, friction, category_bits) =
+        if is_hull { (HULL_DENSITY, 0.1, 0x0010) } else { (LEG_DENSITY, 0.2, 0x0020) };
     let filter = B2filter { category_bits, mask_bits: GROUND, group_index: 0 };
     let fixture = B2fixtureDef { shape: Some(shared(shape)), density, friction, filter, ..B2fixtureDef::default() };
     let definition = B2bodyDef {
         body_type: B2bodyType::B2DynamicBody,
-        position: box2d(position.into()),
-        angle: angle as f32,
+        position: box2d(position),
+        angle,
         user_data: Some(part),
         ..B2bodyDef::default()
     };
@@ -305,18 +317,14 @@ fn fasten(engine: &B2worldPtr<Parts>, joint: &Joint, hull: &BodyPtr<Parts>, leg:
     engine.borrow_mut().create_joint(&B2JointDefEnum::RevoluteJoint(definition));
 }
 
-/// A body of Box2D as it is
-fn body(source: &BodyPtr<Parts>) -> Body {
-    let source = source.borrow();
-    let local_center = ours(source.get_local_center());
-    let inertia = source.get_inertia() - source.get_mass() * local_center.dot(local_center);
+/// A body where Box2D has moved it
+fn moved(body: Body, to: &BodyPtr<Parts>) -> Body {
+    let to = to.borrow();
     Body {
-        inverse_mass: 1.0 / source.get_mass(),
-        inverse_inertia: 1.0 / inertia,
-        local_center,
-        center: ours(source.get_world_center()),
-        angle: source.get_angle(),
-        velocity: ours(source.get_linear_velocity()),
-        angular_velocity: source.get_angular_velocity(),
+        center: ours(to.get_world_center()),
+        angle: to.get_angle(),
+        velocity: ours(to.get_linear_velocity()),
+        angular_velocity: to.get_angular_velocity(),
+        ..body
     }
 }
