@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, Var};
 use collimate::algo::bradley_terry::{bradley_terry, centering};
+use collimate::data::{SequenceEncoder, Tokenizer};
 use collimate::model::reward::RewardModel;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use training::{Outcome, Row, bytes, is_eval, listing, number, rows, text, untimed};
 
 const REWARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/reward");
@@ -167,7 +168,7 @@ fn rows_of_every_kind_are_scored_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, rows: &[Value]| {
         let path = folder.path().join(name);
-        fs::write(&path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+        fs::write(&path, rows.iter().map(|row| row.to_string() + "\n").collect::<String>()).unwrap();
         text(&path).to_owned()
     };
     let near = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5;
@@ -201,6 +202,26 @@ fn rows_of_every_kind_are_scored_in_order() {
     assert!(near(&lines[2]["score"], &explicit[1]["rejected"]));
     let told = "1 of 3 sequences have no token, or more than the model's 96 positions: they have no score (first at ";
     assert!(stderr.contains(told) && stderr.contains("long.jsonl:2)"), "{stderr}");
+}
+
+#[test]
+fn completions_that_come_one_by_one_give_the_ids_of_training() {
+    let tokenizer = Tokenizer::from_folder(&golden("model")).unwrap();
+    let scores = training::json(&golden("scores.json"));
+    let rows: Vec<Value> = fs::read_to_string(golden("scores.jsonl")).unwrap().lines().map(parse).collect();
+    let encoder = SequenceEncoder::new(&tokenizer, false).unwrap();
+    for (row, expected) in rows.iter().zip(scores["ids"].as_array().unwrap()) {
+        let ids = |finished| json!(encoder.ids(&row["prompt"], &row["completion"], &Map::new(), finished).unwrap());
+        assert_eq!(ids(true), *expected);
+        let (_, broken_off) = expected.as_array().unwrap().split_last().unwrap();
+        assert_eq!(ids(false), json!(broken_off));
+    }
+    let chat = parse(fs::read_to_string(golden("chat.jsonl")).unwrap().lines().next().unwrap());
+    let encoder = SequenceEncoder::new(&tokenizer, true).unwrap();
+    let ids = encoder.ids(&chat["prompt"], &chat["chosen"], &Map::new(), false).unwrap();
+    let content = |side: &str| chat[side][0]["content"].as_str().unwrap().to_owned();
+    let text = format!("<user>{}<|endoftext|>\n<assistant>{}<|endoftext|>\n", content("prompt"), content("chosen"));
+    assert_eq!(ids, tokenizer.encode(&text).unwrap());
 }
 
 fn parse(line: &str) -> Value {
