@@ -32,7 +32,7 @@ impl Case {
         let folder = tempfile::tempdir().unwrap();
         let dropout = ["attn_pdrop", "embd_pdrop", "resid_pdrop"].map(|name| (name, json!(0.1)));
         let model = model(folder.path(), &dropout);
-        let rows = if recipe == "dpo" { "preference.jsonl" } else { "prompted.jsonl" };
+        let rows = if recipe == "sft" { "prompted.jsonl" } else { "preference.jsonl" };
         let flags = format!(
             "--model_name_or_path {} --dataset_name {rows} --eval_dataset {rows} --disable_dropout false --seed 11 \
              --per_device_train_batch_size 2 --gradient_accumulation_steps 2 --max_steps {STEPS} --learning_rate 1e-3 \
@@ -45,10 +45,10 @@ impl Case {
         case
     }
 
-    /// The three ways to hold a policy to something, or to nothing
-    fn all() -> [Self; 3] {
+    /// The three ways to hold a policy to something, or to nothing; and a model with another head
+    fn all() -> [Self; 4] {
         let precomputed = ["--precompute_ref_log_probs", "true"];
-        [Self::new("sft", &[]), Self::new("dpo", &[]), Self::new("dpo", &precomputed)]
+        [Self::new("sft", &[]), Self::new("dpo", &[]), Self::new("dpo", &precomputed), Self::new("reward", &[])]
     }
 
     fn flags(&self) -> Vec<&str> {

@@ -41,7 +41,7 @@ def write_rows():
     for i in range(24):
         prompt = f"Question: where is the {rng.choice(ANIMALS)}?\nAnswer:"
         chosen = f" {rng.choice(PLACES)}, and {rng.choice(PLACES)}."
-        # The last two rows have a side that `max_length: 60` drops
+        # The last two rows have a side that `max_length: 40` drops
         rejected = f" {rng.choice(MOODS)}" * (1 if i < 22 else 9)
         explicit.append(dict(prompt=prompt, chosen=chosen, rejected=rejected))
     implicit = [dict(chosen=r["prompt"] + r["chosen"], rejected=r["prompt"] + r["rejected"]) for r in explicit]
@@ -129,7 +129,7 @@ COMMON = dict(model_name_or_path="model", max_steps=12, logging_steps=1, per_dev
 CASES = {
     "implicit": dict(dataset="implicit.jsonl"),
     "implicit_centred": dict(dataset="implicit.jsonl", center_rewards_coefficient=0.1, pad_token=PAD),
-    "explicit": dict(dataset="explicit.jsonl", max_length=60, pad_token=PAD, lr_scheduler_type="cosine", warmup_steps=3),
+    "explicit": dict(dataset="explicit.jsonl", max_length=40, pad_token=PAD, lr_scheduler_type="cosine", warmup_steps=3),
     "explicit_accumulated": dict(dataset="explicit.jsonl", per_device_train_batch_size=2, gradient_accumulation_steps=3, logging_steps=3, max_grad_norm=0.5),
     "margin_centred_eval": dict(dataset="margin.jsonl", center_rewards_coefficient=0.01, eval_strategy="steps", eval_steps=5, per_device_eval_batch_size=5),
     "chat": dict(dataset="chat.jsonl", lr_scheduler_type="constant", pad_token=PAD),

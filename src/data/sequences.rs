@@ -89,6 +89,7 @@ pub fn row_sequences(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<RowSequ
 
 /// Turns prompts and completions that come one by one into the sequences that a reward model is trained on
 pub struct SequenceEncoder<'a> {
+    tokenizer: &'a Tokenizer,
     encoder: Encoder<'a>,
     conversational: bool,
 }
@@ -99,17 +100,30 @@ impl<'a> SequenceEncoder<'a> {
     /// # Errors
     /// Messages, and a tokenizer without a chat template
     pub fn new(tokenizer: &'a Tokenizer, conversational: bool) -> Result<Self> {
-        Ok(Self { encoder: Encoder::new(tokenizer, conversational)?, conversational })
+        Ok(Self { tokenizer, encoder: Encoder::new(tokenizer, conversational)?, conversational })
     }
 
-    /// Ids of prompt and completion together, EOS included; `columns` may hold `tools` and `chat_template_kwargs`
-    pub fn ids(&self, prompt: &Value, completion: &Value, columns: &Map<String, Value>) -> Result<Vec<u32>> {
+    /// Ids of prompt and completion together; `columns` may hold `tools` and `chat_template_kwargs`
+    ///
+    /// A text that is `finished` gets EOS, as in training; one that was broken off has none to be judged by. A
+    /// conversation ends as its chat template ends it.
+    pub fn ids(
+        &self,
+        prompt: &Value,
+        completion: &Value,
+        columns: &Map<String, Value>,
+        finished: bool,
+    ) -> Result<Vec<u32>> {
         let mut fields = columns.clone();
         fields.insert("prompt".to_owned(), prompt.clone());
         fields.insert("completion".to_owned(), completion.clone());
         let row = Row { fields, place: Place { file: "prompt and completion".into(), line: 1 } };
         let of = |column| Content::of(&row, column, self.conversational);
-        Ok(self.encoder.after(&row, Some(&of("prompt")?), &of("completion")?)?.unwrap_or_default())
+        let (prompt, completion) = (of("prompt")?, of("completion")?);
+        if let (Content::Text(prompt), Content::Text(completion), false) = (&prompt, &completion, finished) {
+            return self.tokenizer.encode(&format!("{prompt}{completion}"));
+        }
+        Ok(self.encoder.after(&row, Some(&prompt), &completion)?.unwrap_or_default())
     }
 }
 

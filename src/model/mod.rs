@@ -6,6 +6,7 @@ pub mod hub;
 pub mod reward;
 pub mod weights;
 
+mod packed;
 mod trainable;
 
 pub use trainable::Trainable;
