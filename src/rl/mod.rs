@@ -3,7 +3,9 @@
 //! | part | holds |
 //! |---|---|
 //! | [`mod@env`] | Gymnasium's environments, vectorised; no tensor library |
+//! | [`agents`] | planning and learning agents |
 //! | [`token_problem`] | a token MDP small enough that its optimum is known exactly, and the methods that are compared on it |
 
+pub mod agents;
 pub mod env;
 pub mod token_problem;
