@@ -9,6 +9,7 @@ pub mod collect;
 pub mod dpo;
 pub mod evaluate;
 pub mod evaluate_reward;
+pub mod grl;
 pub mod group;
 pub mod grpo;
 pub mod objective;
