@@ -18,6 +18,7 @@ pub mod eval;
 mod failure;
 mod flags;
 pub mod generate;
+pub mod inspect;
 mod lines;
 mod logging;
 pub mod logprobs;
@@ -34,6 +35,7 @@ enum Fixed {
     Logprobs(logprobs::Args),
     Score(score::Args),
     Eval(eval::Args),
+    Inspect(inspect::Args),
     #[command(subcommand)]
     Data(data::Data),
     #[command(subcommand)]
@@ -95,6 +97,7 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Logprobs(args) => logprobs::run(args),
         Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
+        Fixed::Inspect(args) => inspect::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
         Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),

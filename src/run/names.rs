@@ -17,7 +17,7 @@ pub const EVENTS: &str = "runs";
 
 /// The final model. Never removed, only replaced by the next final model: a run may start from the very folder
 /// it writes to, and a model that took days must outlive the first minute of its successor
-pub const MODEL: [&str; 8] = [
+pub const MODEL: [&str; 10] = [
     "config.json",
     "model.safetensors",
     "generation_config.json",
@@ -25,7 +25,9 @@ pub const MODEL: [&str; 8] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-    "particle_memory.safetensors",
+    "memory.safetensors",
+    "feature_map.safetensors",
+    "particles.json",
 ];
 
 /// Files that belong to one run and go with it

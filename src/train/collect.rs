@@ -136,6 +136,22 @@ impl Collector {
         self.replay.is_some()
     }
 
+    /// Token ids of a prompt
+    pub fn prompt(&self, row: usize) -> &[u32] {
+        &self.prompts[row].ids
+    }
+
+    /// A prompt as it stands in its row; a conversation as JSON
+    pub fn prompt_text(&self, row: usize) -> String {
+        let prompt = self.prompts[row].row.fields.get("prompt").unwrap_or(&Value::Null);
+        prompt.as_str().map_or_else(|| prompt.to_string(), ToOwned::to_owned)
+    }
+
+    /// Tokens as text, special ones left out
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, true)
+    }
+
     /// Tokens of each prompt
     pub fn lengths(&self) -> Vec<usize> {
         self.prompts.iter().map(|prompt| prompt.ids.len()).collect()

@@ -11,6 +11,7 @@ pub mod completions;
 pub mod dpo;
 pub mod evaluate;
 pub mod evaluate_reward;
+pub mod grl;
 pub mod group;
 pub mod grpo;
 pub mod objective;

@@ -126,6 +126,12 @@ pub trait Objective {
         Ok(())
     }
 
+    /// What lies beside the final model in its folder
+    fn save_beside(&self, folder: &Path) -> Result<()> {
+        let _ = folder;
+        Ok(())
+    }
+
     /// What a checkpoint must hold beside model and moments; large things go into files of their own
     fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
         let _ = checkpoint;

@@ -11,6 +11,7 @@ pub const RECIPES: &[CommandSpec] = &[
     super::grpo::GRPO,
     super::rloo::RLOO,
     super::online_dpo::ONLINE_DPO,
+    super::grl::GRL,
 ];
 
 #[cfg(test)]

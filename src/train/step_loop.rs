@@ -415,8 +415,11 @@ impl StepLoop<'_> {
     fn end(&mut self) -> Result<()> {
         self.check_weights()?;
         self.objective.finish()?;
-        let (source, model) = (&self.source, self.objective.model());
-        self.folder.write_model(|folder| source.save(model, folder))?;
+        let (source, objective) = (&self.source, &*self.objective);
+        self.folder.write_model(|folder| {
+            source.save(objective.model(), folder)?;
+            objective.save_beside(folder)
+        })?;
         let state = &self.state;
         let mut summary = Metrics::new();
         summary.set("step", state.step as f64);

@@ -207,6 +207,31 @@ impl Gpt2 {
     /// # Shapes
     /// ids (N,) laid out by `layout` → (N, C)
     pub fn hidden(&self, ids: &[u32], layout: &Arc<Ragged>, dropout_key: Option<u64>) -> candle_core::Result<Tensor> {
+        self.hidden_watched(ids, layout, dropout_key, |_, _| ())
+    }
+
+    /// Hidden states after the first block and after `ln_f`: what the features of a prompt are made of
+    ///
+    /// # Shapes
+    /// ids (N,) laid out by `layout` → two of (N, C)
+    pub fn first_and_last(&self, ids: &[u32], layout: &Arc<Ragged>) -> candle_core::Result<(Tensor, Tensor)> {
+        let mut first = None;
+        let last = self.hidden_watched(ids, layout, None, |i, x| {
+            if i == 0 {
+                first = Some(x.clone());
+            }
+        })?;
+        Ok((first.unwrap_or_else(|| last.clone()), last))
+    }
+
+    /// `watch` sees the number and result of each block
+    fn hidden_watched(
+        &self,
+        ids: &[u32],
+        layout: &Arc<Ragged>,
+        dropout_key: Option<u64>,
+        mut watch: impl FnMut(usize, &Tensor),
+    ) -> candle_core::Result<Tensor> {
         let site = |site: u64, p: f64| {
             dropout_key.filter(|_| p > 0.0).map(|key| Dropout { p: p as f32, key: mix(key ^ mix(site)) })
         };
@@ -225,6 +250,7 @@ impl Gpt2 {
                 Some(fused) => fused.block(i, &x, layout, dropouts)?,
                 None => block.forward(&x, layout, dropouts)?,
             };
+            watch(i, &x);
         }
         match &self.fused {
             Some(fused) => fused.final_norm(&x),

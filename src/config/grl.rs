@@ -1,0 +1,127 @@
+//! The keys of GRL.
+
+use super::keys::Range;
+use super::{config_choice, config_keys};
+use crate::{Error, Result};
+
+config_choice! {
+    /// What is asked of a response
+    pub enum GrlMode {
+        /// Path consistency, ½(R − τL − V)²: holds for responses of any policy
+        Pcl = "pcl",
+        /// Clipped token ratios on the stored behaviour log-probabilities, with V as baseline
+        Clip = "clip",
+        /// Two responses of one prompt against each other; V cancels
+        Pair = "pair",
+        /// Log-likelihood weighted by e^(A/τ)
+        Awr = "awr",
+    }
+}
+
+config_choice! {
+    /// What the values of prompts are read off by
+    pub enum ValueEstimator {
+        /// Mean of a Gaussian process over prompts
+        GaussianProcess = "gaussian_process" | "gp",
+        /// Average weighted by likeness
+        NadarayaWatson = "nadaraya_watson" | "nw",
+        /// Unnormalised sum, the field of the original paper; it grows with every visit
+        Sum = "sum",
+    }
+}
+
+config_choice! {
+    /// When two prompts are alike
+    pub enum MemoryKernel {
+        /// Where their features lie close, and more so where they are the same prompt
+        Composite = "composite",
+        /// Where their features lie close
+        Rbf = "rbf",
+        /// Where they are the same prompt
+        Delta = "delta",
+    }
+}
+
+config_choice! {
+    /// Which prompts a step takes
+    pub enum PromptAcquisition {
+        /// The next of the epoch
+        None = "none" | "no",
+        /// Those whose value is least known, drawn by σ(x)/√tokens from a pool
+        Deviation = "deviation",
+    }
+}
+
+config_keys! {
+    /// The keys of GRL: a reinforcement field whose values over prompts lie in a particle memory
+    pub struct GrlKeys {
+        "Reinforcement field" {
+            /// Weight of the KL to the reference model (`beta` of other trainers); its first value with kl_target
+            tau: f64 = 0.05, Range::above(0.0);
+            /// KL of a completion, in nats, that the weight is steered to; constant where not set
+            kl_target: Option<f64> = None, Range::above(0.0);
+            /// Completions over which the weight follows
+            kl_horizon: f64 = 10000.0, Range::above(0.0);
+            /// What is asked of a response
+            mode: GrlMode = GrlMode::Pcl;
+            /// Width of Huber's loss in place of the square, for `pcl`
+            huber: Option<f64> = None, Range::above(0.0);
+            /// ε, how far the ratio of a token may go, for `clip`
+            cliprange: f64 = 0.2, Range::above(0.0);
+            /// Largest weight of a response, for `awr`
+            awr_max_weight: f64 = 20.0, Range::above(0.0);
+        }
+        "Replay" {
+            /// Updates of the weights for each batch of new completions: the first on these, the others on replayed ones
+            replay_ratio: usize = 4, Range::at_least(1.0);
+            /// Completions that are kept for replay
+            replay_capacity: usize = 4096, Range::at_least(1.0);
+            /// Steps that a completion is kept for
+            replay_max_age: usize = 16;
+            /// Least share of the newest batch in a replayed one
+            replay_fresh: f64 = 0.25, Range::within(0.0, 1.0);
+        }
+        "Particle memory" {
+            /// What the values of prompts are read off by
+            estimator: ValueEstimator = ValueEstimator::GaussianProcess;
+            /// When two prompts are alike
+            kernel: MemoryKernel = MemoryKernel::Composite;
+            /// Prompts that are remembered
+            memory_capacity: usize = 512, Range::at_least(1.0);
+            /// Leave a response out of the value that it is compared with; for `nadaraya_watson` alone where not set
+            leave_one_out: Option<bool> = None;
+            /// Steps between two fits of the kernel by marginal likelihood
+            kernel_fit_steps: usize = 8, Range::at_least(1.0);
+            /// Directions of the reference model's states that make the features of a prompt
+            feature_dim: usize = 16, Range::at_least(1.0);
+            /// Prompts that the features are fitted to
+            feature_prompts: usize = 2048, Range::at_least(1.0);
+            /// κ of the values: 0 for the mean, up to 1/tau for the soft maximum
+            kappa: f64 = 0.0, Range::at_least(0.0);
+            /// Which prompts a step takes
+            prompt_acquisition: PromptAcquisition = PromptAcquisition::None;
+            /// Prompts of the pool, in batches
+            acquisition_pool: usize = 4, Range::at_least(1.0);
+        }
+    }
+}
+
+impl GrlKeys {
+    fn check(&self) -> Result<()> {
+        if self.kappa > 1.0 / self.tau {
+            return Err(Error::usage(format!("`kappa` must be at most 1/tau, {}, got {}", 1.0 / self.tau, self.kappa)));
+        }
+        if self.prompt_acquisition == PromptAcquisition::Deviation && self.estimator != ValueEstimator::GaussianProcess
+        {
+            return Err(Error::usage(format!(
+                "`prompt_acquisition: deviation` needs a variance, which `estimator: {}` does not give",
+                self.estimator
+            ))
+            .hint("set `estimator: gaussian_process`"));
+        }
+        if self.huber.is_some() && self.mode != GrlMode::Pcl {
+            return Err(Error::usage(format!("`huber` does nothing in mode `{}`", self.mode)).hint("leave it out"));
+        }
+        Ok(())
+    }
+}

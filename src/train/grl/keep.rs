@@ -1,0 +1,316 @@
+//! What is kept of a memory in files: for an exact resume, and for those who ask later why a prompt has its value.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Grl;
+use super::features::{Features, key};
+use super::state::Learnt;
+use crate::algo::kl::KlController;
+use crate::grl::arrays::Owner;
+use crate::grl::features::FeatureMap;
+use crate::grl::fit::Fitted;
+use crate::grl::memory::PromptMemory;
+use crate::grl::replay::ReplayStore;
+use crate::grl::uncertainty::confidence;
+use crate::grl::value::{Estimator, Prediction, ValueField};
+use crate::model::hub::Hub;
+use crate::train::source::ModelSource;
+use crate::{Error, Result, files};
+
+const MEMORY: &str = "memory.safetensors";
+const FEATURE_MAP: &str = "feature_map.safetensors";
+const PARTICLES: &str = "particles.json";
+const REPLAY: &str = "replay.safetensors";
+const CONFIG: &str = "config.yaml";
+
+/// Responses of a particle that are kept as text, the newest
+const RESPONSES: usize = 4;
+
+/// State of a checkpoint that is neither memory nor store
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    fitted: Fitted,
+    controller: KlController,
+    tau: f64,
+    next_group: u32,
+}
+
+/// `particles.json`
+#[derive(Serialize, Deserialize)]
+struct Particles {
+    /// Name and revision of the reference model
+    model: String,
+    model_revision: String,
+    /// Checksums of the reference model's weights and of the feature map
+    model_sha256: String,
+    feature_map_sha256: String,
+    tau: f64,
+    estimator: Estimator,
+    particles: Vec<Particle>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Particle {
+    key: String,
+    row: Option<usize>,
+    prompt: String,
+    responses: Vec<Response>,
+}
+
+/// A response behind a particle
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Response {
+    /// Its text
+    pub text: String,
+    /// R
+    pub reward: f64,
+    /// b = R − τL
+    pub soft_return: f64,
+}
+
+impl Grl {
+    /// Writes memory, feature map and the texts behind the particles
+    pub(super) fn keep(&self, folder: &Path, learnt: &Learnt) -> Result<()> {
+        let owner = self.features.owner();
+        let memory = learnt.values.memory();
+        files::write_bytes(&folder.join(MEMORY), &memory.to_arrays(owner).to_bytes()?)?;
+        if let Some(map) = self.features.map() {
+            let bytes = map.to_arrays(&self.features.map_owner()).to_bytes()?;
+            files::write_bytes(&folder.join(FEATURE_MAP), &bytes)?;
+        }
+        let particle = |key: u64| -> Result<Particle> {
+            let row = self.rows.get(&key).copied();
+            let own = learnt.store.iter().filter(|rollout| rollout.prompt == key);
+            let mut newest: Vec<_> = own.collect();
+            newest.drain(..newest.len().saturating_sub(RESPONSES));
+            let prompt = match (row, newest.first()) {
+                (Some(row), _) => self.train.prompt_text(row),
+                (None, Some(rollout)) => self.train.decode(&rollout.prompt_tokens)?,
+                (None, None) => String::new(),
+            };
+            let response = |rollout: &&crate::grl::replay::Rollout| -> Result<Response> {
+                let text = self.train.decode(&rollout.tokens)?;
+                Ok(Response { text, reward: rollout.reward, soft_return: rollout.soft_return(learnt.tau) })
+            };
+            let responses = newest.iter().map(response).collect::<Result<_>>()?;
+            Ok(Particle { key: format!("{key:016x}"), row, prompt, responses })
+        };
+        let particles = Particles {
+            model: self.reference_name.0.clone(),
+            model_revision: self.reference_name.1.clone(),
+            model_sha256: owner.model.clone(),
+            feature_map_sha256: owner.feature_map.clone(),
+            tau: learnt.tau,
+            estimator: learnt.values.estimator(),
+            particles: memory.iter().map(|at| particle(at.point.key)).collect::<Result<_>>()?,
+        };
+        let path = folder.join(PARTICLES);
+        let mut json = serde_json::to_vec_pretty(&particles).map_err(|cause| Error::write(&path, cause))?;
+        json.push(b'\n');
+        files::write_bytes(&path, &json)
+    }
+}
+
+/// Writes what only a resume needs
+pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features) -> Result<Value> {
+    let bytes = learnt.store.to_arrays(&features.map_owner()).to_bytes()?;
+    files::write_bytes(&folder.join(REPLAY), &bytes)?;
+    let saved = Saved {
+        fitted: learnt.values.fitted().clone(),
+        controller: learnt.controller,
+        tau: learnt.tau,
+        next_group: learnt.next_group,
+    };
+    serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
+}
+
+fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|cause| Error::read(path, cause))?;
+    parse(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
+}
+
+fn read_map(folder: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
+    let path = folder.join(FEATURE_MAP);
+    if path.is_file() { read(&path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
+}
+
+/// Puts back what [`save`] and [`Grl::keep`] wrote
+pub(super) fn restore(folder: &Path, state: Value, learnt: &mut Learnt, features: &mut Features) -> Result<()> {
+    let saved: Saved = serde_json::from_value(state)
+        .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
+    features.set_map(read_map(folder, &features.map_owner())?)?;
+    let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, features.owner()))?;
+    let asked = learnt.values.memory();
+    let same = |name: &str, found: usize, asked: usize| {
+        if found == asked {
+            return Ok(());
+        }
+        Err(Error::usage(format!("`{name}` is {asked}, and the checkpoint's memory has {found}"))
+            .hint("a run resumes with the keys that it began with"))
+    };
+    same("memory_capacity", memory.capacity(), asked.capacity())?;
+    same("feature_dim", memory.dim(), features.dim())?;
+    if memory.kappa().to_bits() != asked.kappa().to_bits() {
+        let message = format!("`kappa` is {}, and the checkpoint's memory has {}", asked.kappa(), memory.kappa());
+        return Err(Error::usage(message).hint("a run resumes with the keys that it began with"));
+    }
+    learnt.store = read(&folder.join(REPLAY), |bytes| ReplayStore::from_bytes(bytes, &features.map_owner()))?;
+    for rollout in learnt.store.iter() {
+        features.learn(&rollout.prompt_tokens)?;
+    }
+    learnt.controller = saved.controller;
+    learnt.tau = saved.tau;
+    learnt.next_group = saved.next_group;
+    learnt.values.restore(memory, saved.fitted)
+}
+
+/// A memory with its field, and the model that makes the features of a prompt
+pub struct Kept {
+    source: ModelSource,
+    features: Features,
+    field: ValueField,
+    particles: Particles,
+    folder: PathBuf,
+}
+
+/// Why a prompt has its value
+pub struct Explanation {
+    /// V(x), its variance and the evidence behind it
+    pub prediction: Prediction,
+    /// The mean of all soft returns, which is the answer without evidence
+    pub prior_mean: f64,
+    /// 1 where the field is sure, 0 where it knows nothing
+    pub confidence: f64,
+    /// Whether the prompt itself has a particle
+    pub known: bool,
+    /// The nearest particles
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A particle near a prompt
+#[derive(Debug, Serialize)]
+pub struct Neighbour {
+    /// Its prompt
+    pub prompt: String,
+    /// The prompt's row in the training data, counted from 0
+    pub row: Option<usize>,
+    /// k(x, x_i)
+    pub weight: f64,
+    /// Kernel correlation, 1 for the prompt itself
+    pub correlation: f64,
+    /// Soft returns behind it
+    pub count: f64,
+    /// Mean soft return
+    pub value: f64,
+    /// Mean reward of the responses that are kept
+    pub mean_reward: Option<f64>,
+    /// Some of its responses
+    pub responses: Vec<Response>,
+}
+
+impl Kept {
+    /// Reads the memory of a run folder or checkpoint; `reference` where the reference model lies elsewhere by now
+    pub fn open(folder: &Path, reference: Option<&str>, offline: bool) -> Result<Self> {
+        let path = folder.join(PARTICLES);
+        if !path.is_file() {
+            let has_run = folder.join(CONFIG).is_file();
+            let why =
+                if has_run { "the run has no particle memory, or has not ended" } else { "this is no run folder" };
+            return Err(Error::usage(format!("no `{PARTICLES}` in `{}`: {why}", folder.display()))
+                .hint("`inspect` takes the folder of a `grl` run, or one of its checkpoints"));
+        }
+        let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
+        let particles: Particles = serde_json::from_slice(&text).map_err(|cause| {
+            Error::read(&path, cause).hint("the file is truncated, or was written by another version")
+        })?;
+        let name = reference.unwrap_or(&particles.model);
+        let revision = reference.is_none().then_some(particles.model_revision.as_str());
+        let hub = Hub::from_env(offline)?;
+        let source = ModelSource::find(&hub, name, revision).map_err(|error| {
+            let hint = error.hint_text().unwrap_or("`--ref_model` says where the reference model lies now").to_owned();
+            error.context("the reference model of the memory").hint(hint)
+        })?;
+        let owner = Owner { model: particles.model_sha256.clone(), feature_map: String::new() };
+        let map = read_map(folder, &owner)?;
+        let features = Features::with_map(source.load_frozen()?, map)?;
+        if features.owner().model != particles.model_sha256 {
+            return Err(Error::usage(format!(
+                "the memory in `{}` belongs to another model than `{}`",
+                folder.display(),
+                source.folder.display()
+            ))
+            .hint(format!(
+                "`--ref_model` says where the weights of `{}` at the start of the run lie",
+                particles.model
+            )));
+        }
+        let owner = Owner { feature_map: particles.feature_map_sha256.clone(), ..owner };
+        if features.owner().feature_map != owner.feature_map {
+            return Err(Error::usage(format!("`{FEATURE_MAP}` in `{}` is not the memory's own", folder.display())));
+        }
+        let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, &owner))?;
+        let field = particles.estimator.fit(&memory)?;
+        Ok(Self { source, features, field, particles, folder: folder.to_owned() })
+    }
+
+    /// Particles
+    pub fn len(&self) -> usize {
+        self.field.memory().len()
+    }
+
+    /// Whether there is none
+    pub fn is_empty(&self) -> bool {
+        self.field.memory().is_empty()
+    }
+
+    /// τ of the soft returns
+    pub fn tau(&self) -> f64 {
+        self.particles.tau
+    }
+
+    /// What the field says of a prompt, and the `most` nearest particles
+    pub fn explain(&mut self, prompt: &str, most: usize) -> Result<Explanation> {
+        let ids = self.source.tokenizer.encode(prompt)?;
+        if ids.is_empty() || ids.len() > self.source.config.n_positions {
+            let (found, most) = (ids.len(), self.source.config.n_positions);
+            return Err(Error::usage(format!("the prompt has {found} tokens, expected 1 to {most}")));
+        }
+        self.source.check_tokens([&ids[..]])?;
+        let x = key(&ids);
+        self.features.learn(&ids)?;
+        let point = self.features.point(x)?;
+        let prediction = self.field.predict(point);
+        let mut neighbours = Vec::with_capacity(most);
+        for near in self.field.neighbours(point, most) {
+            let name = format!("{:016x}", near.key);
+            let Some(particle) = self.particles.particles.iter().find(|particle| particle.key == name) else {
+                return Err(Error::usage(format!(
+                    "`{PARTICLES}` in `{}` has no particle `{name}`: it does not belong to the memory",
+                    self.folder.display()
+                )));
+            };
+            let rewards = particle.responses.iter().map(|response| response.reward);
+            let judged = particle.responses.len();
+            neighbours.push(Neighbour {
+                prompt: particle.prompt.clone(),
+                row: particle.row,
+                weight: near.weight,
+                correlation: near.correlation,
+                count: near.count,
+                value: near.level,
+                mean_reward: (judged > 0).then(|| rewards.sum::<f64>() / judged as f64),
+                responses: particle.responses.clone(),
+            });
+        }
+        Ok(Explanation {
+            confidence: confidence(&prediction),
+            prior_mean: self.field.prior_mean(),
+            known: self.field.memory().position(x).is_some(),
+            prediction,
+            neighbours,
+        })
+    }
+}

@@ -1,0 +1,575 @@
+//! GRL: the policy's log-ratio is a neural field, and the value of prompts lies in a particle memory.
+//!
+//! ```text
+//! L = Σ log π − log π_ref      b = R − τL      V(x) from the particles (x, mean b)      loss = mean ½(R − τL − V)²
+//! ```
+//!
+//! Path consistency (Nachum et al. 2017, <https://arxiv.org/abs/1702.08892>) holds for responses of any policy, so that
+//! scored ones are replayed without weights; `V` must follow the policy for that, and the particles are restated from the
+//! replayed responses after each update.
+
+mod features;
+mod keep;
+mod objective;
+mod state;
+mod values;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use serde_json::Value;
+
+pub use self::keep::{Explanation, Kept, Neighbour, Response};
+
+use self::features::{Features, key};
+use self::objective::{Responses, judge};
+use self::state::Learnt;
+use super::collate::Batch;
+use super::collect::{Collector, Collectors, length_metrics};
+use super::group::{completions_table, log_probs, reward_metrics};
+use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
+use super::plan::{Plan, StepRows};
+use super::session::Session;
+use super::{reward_model, step_loop};
+use crate::config::{
+    CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, PromptAcquisition, SamplingStrategy, TrainKeys,
+    Values as ConfigValues, to_yaml,
+};
+use crate::grl::importance::{effective_sample_size, sequence_kl};
+use crate::grl::loss::{self, Whole};
+use crate::grl::replay::{RewardKind, Rollout as Scored};
+use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
+use crate::model::Trainable;
+use crate::model::gpt2::Gpt2;
+use crate::ops::kernels::noise::mix;
+use crate::rollout::Rollout;
+use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, Signals, StepClock};
+use crate::{Error, Result};
+
+/// The command `grl`
+pub const GRL: CommandSpec = CommandSpec {
+    name: "grl",
+    about: "Reinforcement field with particle memory and replay, against any reward",
+    groups: &[TrainKeys::KEYS, OnlineKeys::KEYS, GrlKeys::KEYS],
+    defaults: &[
+        ("learning_rate", "1e-6"),
+        ("disable_dropout", "true"),
+        ("num_generations", "2"),
+        ("max_completion_length", "64"),
+    ],
+    run,
+};
+
+fn run(values: &ConfigValues, context: &Context) -> Result<()> {
+    let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
+    let keys = GrlKeys::from_values(values)?;
+    let all = train.to_values().into_iter().chain(online.to_values()).chain(keys.to_values());
+    let mut session = Session::open(train, to_yaml(all)?, context)?;
+    let mut trainer = Grl::open(&mut session, &online, keys)?;
+    step_loop::train(&mut trainer, session)
+}
+
+/// Policy, reference, memory and store of a run
+struct Grl {
+    model: Gpt2,
+    /// The same weights without gradients
+    view: Gpt2,
+    features: Features,
+    train: Collector,
+    eval: Option<Collector>,
+    /// The first row of each prompt
+    rows: HashMap<u64, usize>,
+    keys: GrlKeys,
+    online: OnlineKeys,
+    /// What the reference is called, for those who look at the memory later
+    reference_name: (String, String),
+    /// Completions of a pass
+    batch: usize,
+    order: SamplingStrategy,
+    seed: u64,
+    step: u32,
+    learnt: Learnt,
+    /// As it was before the step that is under way: weights that have not moved yet are saved with this
+    before: Option<Box<Learnt>>,
+    fresh: Rollout,
+    update: Update,
+    tally: Tally,
+    metrics: Metrics,
+    in_memory: Duration,
+}
+
+/// What the passes of the present update have seen
+struct Update {
+    /// Position in the store and L of each response
+    seen: Vec<(usize, f64)>,
+    log_probs: Vec<f64>,
+    behaviour: Vec<f64>,
+    kl: f64,
+    /// What became of the refresh after it
+    refreshed: Result<()>,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self { seen: Vec::new(), log_probs: Vec::new(), behaviour: Vec::new(), kl: 0.0, refreshed: Ok(()) }
+    }
+}
+
+/// What the updates of a step add up to
+#[derive(Default)]
+struct Tally {
+    updates: f64,
+    replays: f64,
+    /// Of replayed updates
+    sample_size: f64,
+    behaviour_kl: f64,
+    passes: f64,
+    clipped: Option<f64>,
+    residuals: (f64, f64),
+}
+
+impl Grl {
+    fn open(session: &mut Session, online: &OnlineKeys, keys: GrlKeys) -> Result<Self> {
+        let (batch, generations) = (session.keys.per_device_train_batch_size, online.num_generations);
+        if !batch.is_multiple_of(generations) {
+            return Err(Error::usage(format!(
+                "`per_device_train_batch_size`, {batch} completions, must be a multiple of `num_generations`, \
+                 {generations}"
+            )));
+        }
+        if keys.mode == GrlMode::Pair && generations < 2 {
+            return Err(Error::usage("mode `pair` compares the completions of a prompt, and `num_generations` is 1"));
+        }
+        let load = reward_model::loader(session, online);
+        let Collectors { train, eval } = Collectors::open(session, online, load)?;
+        if train.len() == 0 {
+            return Err(Error::usage("there is no prompt to train on"));
+        }
+        if !train.samples_whole_distribution() && !train.replays() {
+            tracing::warn!(
+                "`top_k`, `top_p`, `min_p` or `repetition_penalty` keep tokens from being drawn: the best policy need \
+                 not be found"
+            );
+        }
+        let model = session.load_model()?;
+        let mut rows = HashMap::new();
+        for row in 0..train.len() {
+            rows.entry(key(train.prompt(row))).or_insert(row);
+        }
+        let wanted = if keys.kernel == MemoryKernel::Delta { 0 } else { keys.feature_dim };
+        let prompts = (0..train.len()).map(|row| train.prompt(row));
+        let features = Features::fit(model.frozen_copy()?, prompts, wanted, keys.feature_prompts)?;
+        let random = online.shuffle_dataset
+            && session.keys.train_sampling_strategy == SamplingStrategy::Random
+            && !train.replays();
+        Ok(Self {
+            learnt: Learnt::new(&keys, features.dim())?,
+            view: model.detached()?,
+            model,
+            features,
+            train,
+            eval,
+            rows,
+            reference_name: (session.keys.model()?.to_owned(), session.keys.model_revision.clone()),
+            batch,
+            order: if random { SamplingStrategy::Random } else { SamplingStrategy::Sequential },
+            seed: session.keys.seed,
+            step: 0,
+            before: None,
+            fresh: Rollout::default(),
+            update: Update::default(),
+            tally: Tally::default(),
+            metrics: Metrics::new(),
+            in_memory: Duration::ZERO,
+            keys,
+            online: online.clone(),
+        })
+    }
+
+    fn rng(&self, what: u64) -> Xoshiro256PlusPlus {
+        Xoshiro256PlusPlus::seed_from_u64(mix(self.seed ^ mix(u64::from(self.step) ^ mix(what ^ 0x67_726c))))
+    }
+
+    /// The rows of a step: those of the plan, or from a pool those whose value is least known
+    fn prompts(&mut self, planned: Vec<usize>) -> Result<Vec<usize>> {
+        if self.keys.prompt_acquisition == PromptAcquisition::None || self.learnt.values.memory().is_empty() {
+            return Ok(planned);
+        }
+        let mut rng = self.rng(1);
+        let even = vec![1.0; self.train.len()];
+        let pool = draw_by_weight(&even, planned.len() * self.keys.acquisition_pool, &mut rng);
+        let (mut deviations, mut costs) = (Vec::new(), Vec::new());
+        for &row in &pool {
+            let ids = self.train.prompt(row);
+            let key = self.features.learn(ids)?;
+            let known = self.learnt.values.predict(self.features.point(key)?);
+            deviations.push(known.and_then(|known| known.variance).unwrap_or(0.0).sqrt());
+            costs.push(ids.len() as f64);
+        }
+        let weights = acquisition_weights(&deviations, &costs)?;
+        Ok(draw_by_weight(&weights, planned.len(), &mut rng).into_iter().map(|i| pool[i]).collect())
+    }
+
+    /// Judged completions as the store keeps them; `old` where μ is not known from sampling
+    fn scored(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<Vec<Scored>> {
+        let temperature = self.online.temperature;
+        rollout.ref_log_probs =
+            clock.time(Part::Reference, || log_probs(self.features.reference(), rollout, self.batch, temperature))?;
+        let exact = rollout.sampled_log_probs.len() == rollout.len();
+        // Where the sampler drew from π itself, its log-probabilities are π's
+        let policy = if exact && self.train.samples_whole_distribution() {
+            rollout.sampled_log_probs.clone()
+        } else {
+            clock.time(Part::Forward, || log_probs(&self.view, rollout, self.batch, temperature))?
+        };
+        let behaviour = if exact { &rollout.sampled_log_probs } else { &policy };
+        let below_zero = |values: &[f32]| values.iter().map(|x| x.min(0.0)).collect::<Vec<f32>>();
+        let mut scored = Vec::with_capacity(rollout.len());
+        for i in 0..rollout.len() {
+            let ids = &rollout.prompts[rollout.prompt_of[i]];
+            let prompt = self.features.learn(ids)?;
+            // A completion that no reward can judge says nothing
+            let Some(reward) = rollout.rewards[i] else { continue };
+            let log_probs_ref = below_zero(&rollout.ref_log_probs[i]);
+            let pairs = policy[i].iter().zip(&log_probs_ref);
+            scored.push(Scored {
+                prompt,
+                prompt_tokens: ids.clone(),
+                tokens: rollout.completions[i].clone(),
+                reward,
+                reward_kind: RewardKind::Gold,
+                reward_variance: 0.0,
+                log_ratio: pairs.map(|(policy, reference)| f64::from(*policy) - f64::from(*reference)).sum(),
+                log_probs_behaviour: below_zero(&behaviour[i]),
+                log_probs_ref,
+                born: self.step,
+                group: self.learnt.next_group.wrapping_add(rollout.prompt_of[i] as u32),
+            });
+        }
+        Ok(scored)
+    }
+
+    fn rollout_metrics(&self, rollout: &Rollout, scored: &[Scored], names: &[String]) -> Result<Metrics> {
+        let mut metrics = Metrics::new();
+        length_metrics(rollout, &mut metrics);
+        reward_metrics(rollout, names, &mut metrics);
+        let n = scored.len().max(1) as f64;
+        let (mut kl, mut entropy, mut off, mut squares, mut mean) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut count, mut deviation) = (0.0, 0.0);
+        for response in scored {
+            kl += response.log_ratio / n;
+            entropy -= response.log_probs_behaviour.iter().map(|p| f64::from(*p)).sum::<f64>() / n;
+            let b = response.soft_return(self.learnt.tau);
+            mean += b / n;
+            squares += b * b / n;
+            let Some(known) = self.learnt.values.predict(self.features.point(response.prompt)?) else { continue };
+            off += (b - known.mean).powi(2) / n;
+            count += known.effective_count / n;
+            deviation += known.variance.unwrap_or(0.0).sqrt() / n;
+        }
+        metrics.extend([
+            ("kl", kl),
+            ("entropy", entropy),
+            ("soft_return", mean),
+            ("soft_return_std", (squares - mean * mean).max(0.0).sqrt()),
+        ]);
+        if !self.learnt.values.memory().is_empty() {
+            // Before these responses were taken in: an honest error
+            metrics.extend([
+                ("value/prediction_error", off.sqrt()),
+                ("value/deviation", deviation),
+                ("memory/effective_count", count),
+            ]);
+        }
+        Ok(metrics)
+    }
+
+    fn memory_metrics(&self, fresh: usize) -> Result<Metrics> {
+        let (learnt, fitted) = (&self.learnt, self.learnt.values.fitted());
+        Ok(Metrics::from_iter([
+            ("value/error", learnt.value_error(fresh, &self.features)?),
+            ("value/mean", learnt.values.memory().mean().unwrap_or(0.0)),
+            ("memory/size", learnt.values.memory().len() as f64),
+            ("memory/smooth", fitted.smooth),
+            ("memory/length", fitted.length),
+            ("memory/delta", fitted.delta),
+            ("memory/noise", fitted.noise),
+            ("replay/size", learnt.store.len() as f64),
+            ("replay/mean_age", learnt.store.mean_age(self.step)),
+            ("tau", learnt.tau),
+        ]))
+    }
+
+    /// Positions of each pass of each update
+    fn passes(&self, fresh: usize) -> Vec<Vec<Vec<usize>>> {
+        let stored = self.learnt.store.len();
+        if stored == 0 {
+            return Vec::new();
+        }
+        let count = if fresh == 0 { self.batch.min(stored) } else { fresh };
+        let mut updates = Vec::with_capacity(self.keys.replay_ratio);
+        for update in 0..self.keys.replay_ratio {
+            let positions = if update == 0 && fresh > 0 {
+                (stored - fresh..stored).collect()
+            } else {
+                let mut rng = self.rng(2 + update as u64);
+                let mut drawn = self.learnt.store.draw(count, fresh, self.keys.replay_fresh, &mut rng);
+                // Those of one prompt side by side: they share its part of the forward pass
+                drawn.sort_unstable();
+                drawn
+            };
+            let passes: Vec<Vec<usize>> = if self.keys.mode == GrlMode::Pair {
+                self.pass_groups(&positions)
+            } else {
+                positions.chunks(self.batch).map(<[usize]>::to_vec).collect()
+            };
+            if !passes.is_empty() {
+                updates.push(passes);
+            }
+        }
+        updates
+    }
+
+    /// Whole groups of at least two, as many as there are positions allow
+    fn pass_groups(&self, positions: &[usize]) -> Vec<Vec<usize>> {
+        let group = |position: usize| self.learnt.store.get(position).map(|rollout| rollout.group);
+        let wanted: BTreeSet<u32> = positions.iter().filter_map(|position| group(*position)).collect();
+        let most = positions.len().div_ceil(self.online.num_generations);
+        let mut members: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (position, rollout) in self.learnt.store.iter().enumerate() {
+            members.entry(rollout.group).or_default().push(position);
+        }
+        // Spread over the drawn ones: the first of an ordered set would always be the oldest
+        let stride = wanted.len().div_ceil(most.max(1)).max(1);
+        let chosen = wanted.iter().step_by(stride).filter_map(|group| members.get(group)).filter(|all| all.len() > 1);
+        let mut passes: Vec<Vec<usize>> = Vec::new();
+        for group in chosen {
+            match passes.last_mut() {
+                Some(pass) if pass.len() + group.len() <= self.batch => pass.extend(group),
+                _ => passes.push(group.clone()),
+            }
+        }
+        passes
+    }
+
+    /// Pairs of one group among the positions of a pass
+    fn pairs(&self, positions: &[usize]) -> Vec<(usize, usize)> {
+        let group = |i: usize| self.learnt.store.get(positions[i]).map(|rollout| rollout.group);
+        let of = |i: usize| (i + 1..positions.len()).take_while(move |j| group(*j) == group(i)).map(move |j| (i, j));
+        (0..positions.len()).flat_map(of).collect()
+    }
+
+    fn loss(&mut self, pass: &Pass<'_>) -> Result<Outcome> {
+        let mut responses: Vec<&Scored> = Vec::with_capacity(pass.rows.len());
+        for &position in pass.rows {
+            let found = self.learnt.store.get(position);
+            responses.push(found.ok_or_else(|| Error::run(format!("the replay store has no response {position}")))?);
+        }
+        let mut prompt: Option<&Scored> = None;
+        let sequences: Vec<(&[u32], &[u32])> = responses
+            .iter()
+            .map(|response| {
+                let same = prompt.filter(|known| known.prompt == response.prompt).unwrap_or(response);
+                prompt = Some(same);
+                (&same.prompt_tokens[..], &response.tokens[..])
+            })
+            .collect();
+        let batch = Batch::of_completions(sequences)?;
+        let hidden = self.model.hidden(&batch.ids, &batch.layout, pass.dropout)?; // (N, C)
+        let policy = self.model.token_log_probs(&hidden, &batch.rows, &batch.targets, self.online.temperature)?; // (M,)
+        let log_probs: Vec<f64> = policy.log_probs.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
+        let concat = |of: fn(&Scored) -> &Vec<f32>| -> Vec<f64> {
+            responses.iter().flat_map(|response| of(response).iter().map(|x| f64::from(*x))).collect()
+        };
+        let (behaviour, reference) =
+            (concat(|response| &response.log_probs_behaviour), concat(|response| &response.log_probs_ref));
+        let tau = self.learnt.tau;
+        let begin = Instant::now();
+        let values = responses.iter().map(|response| {
+            Ok(self.learnt.values.baseline(self.features.point(response.prompt)?, response.soft_return(tau)))
+        });
+        let values = values.collect::<Result<Vec<f64>>>()?;
+        self.in_memory += begin.elapsed();
+        let numbers = |of: &dyn Fn(&Scored) -> f64| responses.iter().map(|response| of(response)).collect::<Vec<f64>>();
+        let (rewards, costs) = (numbers(&|response| response.reward), numbers(&|response| tau * response.log_ratio));
+        let items = pass.denominator as usize;
+        let whole = Whole { responses: items, tokens: batch.targets.len(), items };
+        let ragged = loss::Batch::new(&log_probs, &reference, &batch.counts)?.part_of(whole);
+        let known = Responses {
+            rewards: &rewards,
+            values: &values,
+            costs: &costs,
+            behaviour: &behaviour,
+            behaviour_ratios: &numbers(&Scored::behaviour_log_ratio),
+            pairs: &self.pairs(pass.rows),
+        };
+        let judged = judge(&self.keys, tau, &ragged, &known)?;
+        let ratios = ragged.log_ratios();
+        let tally = &mut self.tally;
+        tally.passes += 1.0;
+        if let Some(clipped) = judged.clipped {
+            tally.clipped = Some(tally.clipped.unwrap_or(0.0) + clipped);
+        }
+        for (i, ratio) in ratios.iter().enumerate() {
+            tally.residuals.0 += (rewards[i] - tau * ratio - values[i]).powi(2);
+            tally.residuals.1 += 1.0;
+        }
+        let update = &mut self.update;
+        update.kl +=
+            ragged.spans().iter().map(|at| sequence_kl(&log_probs[at.clone()], &behaviour[at.clone()])).sum::<f64>();
+        update.seen.extend(pass.rows.iter().copied().zip(ratios));
+        update.log_probs.extend(&log_probs);
+        update.behaviour.extend(behaviour);
+        let grad: Vec<f32> = judged.grad.iter().map(|grad| *grad as f32).collect();
+        // A scalar with the right gradient: Σ ∂L/∂(log π) · log π, the factors being constants
+        let graph = (policy.log_probs * Tensor::new(grad, hidden.device())?)?.sum_all()?;
+        Ok(Outcome { loss: judged.loss, graph, metrics: Metrics::new(), tokens: batch.tokens })
+    }
+
+    /// Fresh completions of held-out prompts: what they score, and how well the field foresaw it
+    fn evaluate(&mut self, rows: &[usize], clock: &mut StepClock) -> Result<Outcome> {
+        let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
+        let result = (|| {
+            let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
+            let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
+            let mut rollout = eval.collect(&self.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
+            let scored = self.scored(&mut rollout, clock)?;
+            let metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
+            let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
+            let loss = -metrics.get("soft_return").unwrap_or(0.0);
+            Ok(Outcome { loss, graph, metrics, tokens: rollout.tokens() })
+        })();
+        self.eval = Some(eval);
+        result
+    }
+}
+
+impl Objective for Grl {
+    fn model(&self) -> &dyn Trainable {
+        &self.model
+    }
+
+    /// Prompts
+    fn lengths(&self, split: Split) -> Vec<usize> {
+        match split {
+            Split::Train => self.train.lengths(),
+            Split::Eval => self.eval.as_ref().map_or_else(Vec::new, Collector::lengths),
+        }
+    }
+
+    fn plan(&self, keys: &TrainKeys) -> Plan {
+        let keys = TrainKeys {
+            train_sampling_strategy: self.order,
+            per_device_train_batch_size: self.batch / self.online.num_generations,
+            ..keys.clone()
+        };
+        Plan::new(&self.train.lengths(), &keys)
+    }
+
+    fn begin_step(&mut self, rows: &StepRows, context: &mut StepContext<'_>) -> Result<Updates> {
+        self.step = context.step as u32;
+        let begin = Instant::now();
+        let prompts = self.prompts(rows.micro_batches.concat())?;
+        self.in_memory = begin.elapsed();
+        let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
+        let (signals, step) = (context.signals, context.step);
+        let check = || signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, step)));
+        let per_prompt = self.online.num_generations;
+        let mut rollout = self.train.collect(&self.view, &prompts, per_prompt, seed, context.clock, &check)?;
+        let scored = self.scored(&mut rollout, context.clock)?;
+        let begin = Instant::now();
+        self.before = Some(Box::new(self.learnt.clone()));
+        self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
+        let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
+        let due = context.step.is_multiple_of(self.keys.kernel_fit_steps as u64);
+        self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
+        let fresh = self.learnt.add(scored, &self.features, self.step, due)?;
+        self.metrics.extend(self.memory_metrics(fresh)?.iter());
+        if judged < rollout.len() {
+            self.metrics.set("unjudged", (rollout.len() - judged) as f64);
+        }
+        if judged > 0 {
+            self.learnt.controller.update(kl, judged);
+        }
+        self.in_memory += begin.elapsed();
+        self.tally = Tally::default();
+        self.update = Update::default();
+        let (passes, generated) = (self.passes(fresh), rollout.tokens());
+        self.fresh = rollout;
+        Ok(Updates { passes, generated: Some(generated) })
+    }
+
+    /// Responses, or pairs where these are compared
+    fn weight(&self, split: Split, rows: &[usize]) -> f64 {
+        match (split, self.keys.mode) {
+            (Split::Train, GrlMode::Pair) => self.pairs(rows).len() as f64,
+            _ => rows.len() as f64,
+        }
+    }
+
+    fn forward(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome> {
+        match pass.split {
+            Split::Train => clock.time(Part::Forward, || self.loss(pass)),
+            Split::Eval => self.evaluate(pass.rows, clock),
+        }
+    }
+
+    /// Never; the memory learns here what the passes have found
+    fn stops_updates(&mut self) -> bool {
+        let begin = Instant::now();
+        let update = std::mem::take(&mut self.update);
+        let n = update.log_probs.len().max(1) as f64;
+        if self.tally.updates > 0.0 {
+            self.tally.replays += 1.0;
+            self.tally.sample_size += effective_sample_size(&update.log_probs, &update.behaviour) / n;
+            self.tally.behaviour_kl += update.kl / update.seen.len().max(1) as f64;
+        }
+        self.tally.updates += 1.0;
+        let refreshed = self.learnt.refresh(&update.seen, &self.features, self.step);
+        self.update.refreshed = update.refreshed.and(refreshed);
+        self.in_memory += begin.elapsed();
+        false
+    }
+
+    fn end_step(&mut self, _step: u64) -> Result<Metrics> {
+        std::mem::take(&mut self.update).refreshed?;
+        self.before = None;
+        let tally = std::mem::take(&mut self.tally);
+        let mut metrics = std::mem::take(&mut self.metrics);
+        metrics.set("residual", (tally.residuals.0 / tally.residuals.1.max(1.0)).sqrt());
+        if tally.replays > 0.0 {
+            metrics.set("replay/effective_sample_size", tally.sample_size / tally.replays);
+            metrics.set("replay/kl", tally.behaviour_kl / tally.replays);
+        }
+        if let Some(clipped) = tally.clipped {
+            metrics.set("clip_ratio", clipped / tally.passes);
+        }
+        metrics.set("time/memory", self.in_memory.as_secs_f64());
+        Ok(metrics)
+    }
+
+    fn logged(&mut self, step: u64, folder: &Path) -> Result<()> {
+        if !self.online.log_completions {
+            return Ok(());
+        }
+        completions_table(&self.train, &self.fresh, &self.train.reward_weights().0, step, folder)
+    }
+
+    fn save_beside(&self, folder: &Path) -> Result<()> {
+        self.keep(folder, &self.learnt)
+    }
+
+    fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
+        let learnt = self.before.as_deref().unwrap_or(&self.learnt);
+        self.keep(checkpoint.path(), learnt)?;
+        keep::save(checkpoint.path(), learnt, &self.features)
+    }
+
+    fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
+        keep::restore(checkpoint.path(), state, &mut self.learnt, &mut self.features)
+    }
+}
