@@ -50,7 +50,7 @@ pub(crate) use keys::{choice_name, choice_problem, config_choice, config_keys, o
 pub use kto::{KtoKeys, KtoLoss};
 pub use orpo::OrpoKeys;
 pub use reference::ReferenceKeys;
-pub use sft::{SftKeys, SftLoss};
+pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};
 pub use value::Value;

@@ -5,12 +5,16 @@
 //! folder, [`plan`] says which rows make a step, [`step_loop`] takes the steps. [`evaluate`] looks without training.
 
 pub mod collate;
+pub mod cpo;
 pub mod dpo;
 pub mod evaluate;
+pub mod kto;
 pub mod objective;
+pub mod orpo;
 pub mod pairs;
 pub mod plan;
 pub mod reference;
+pub mod reference_free;
 pub mod registry;
 pub mod scored;
 pub mod session;

@@ -3,7 +3,8 @@
 use crate::config::CommandSpec;
 
 /// Every recipe; the command line, config validation and the tests read this list
-pub const RECIPES: &[CommandSpec] = &[super::sft::SFT, super::dpo::DPO];
+pub const RECIPES: &[CommandSpec] =
+    &[super::sft::SFT, super::dpo::DPO, super::kto::KTO, super::orpo::ORPO, super::cpo::CPO];
 
 #[cfg(test)]
 mod tests {
