@@ -5,8 +5,10 @@
 
 use collimate::ops::Ragged;
 use collimate::ops::kernels::attention::{self, Heads};
+use collimate::ops::kernels::cache::{KvCache, NewRows};
 use collimate::ops::kernels::layers::{self, Activation};
 use collimate::ops::kernels::matmul::{Mat, Precision};
+use collimate::ops::kernels::packed::Packed;
 use collimate::ops::kernels::vector::{self, AdamwConstants};
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -50,6 +52,46 @@ fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
     bencher
         .counter(ItemsCount::new(2 * m * n * k))
         .bench_local(|| precision.matmul(m, n, k, 1.0, a, b, &mut c, n, false));
+}
+
+/// A few rows by packed weights: (rows, k, n)
+const PACKED: [(usize, usize, usize); 9] = [
+    (1, C, 4 * C),
+    (1, 4 * C, C),
+    (1, C, 50257),
+    (4, C, 50257),
+    (16, C, 4 * C),
+    (16, 4 * C, C),
+    (16, C, 50257),
+    (64, C, 50257),
+    (N, C, 4 * C),
+];
+
+#[divan::bench(args = 0..PACKED.len(), consts = [0, 1])]
+fn packed<const BF16: usize>(bencher: Bencher, shape: usize) {
+    let (m, k, n) = PACKED[shape];
+    if BF16 == 1 && !collimate::ops::kernels::bf16::supported() {
+        return;
+    }
+    let precision = if BF16 == 1 { Precision::Bf16 } else { Precision::F32 };
+    let (x, mut y) = (numbers(m * k), vec![0.0; m * n]);
+    // More weights than any cache holds, in turn, as a model has them
+    let copies = ((1 << 27) / (k * n)).clamp(1, 64);
+    let weights: Vec<Packed> =
+        (0..copies).map(|_| Packed::new(Mat::rows(&numbers(k * n), n), k, n, precision)).collect();
+    let mut turn = weights.iter().cycle();
+    bencher.counter(ItemsCount::new(2 * m * n * k)).bench_local(|| turn.next().unwrap().multiply(m, &x, None, &mut y));
+}
+
+/// Attention of one new token each of 16 sequences over 96 others
+#[divan::bench]
+fn cached_attention(bencher: Bencher) {
+    let heads = Heads { count: 12, dim: 64, scale: 0.125, dropout: None };
+    let mut cache = KvCache::new(heads, 16, 97);
+    let new: Vec<NewRows> = (0..16).map(|slot| NewRows { row: slot, rows: 1, slot, past: 96 }).collect();
+    let (qkv, mut out) = (numbers(16 * 3 * C), vec![0.0; 16 * C]);
+    cache.append(&qkv, &new);
+    bencher.counter(ItemsCount::new(4 * 16 * 97 * C)).bench_local(|| cache.attend(&qkv, &new, &mut out));
 }
 
 /// The gradient of a linear layer's input, by the width of its output

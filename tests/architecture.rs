@@ -11,7 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("optim", &["ops"]),
     ("algo", &["ops"]),
-    ("grl", &["ops"]),
+    ("grl", &["ops", "algo"]),
     ("model", &["ops"]),
     ("data", &[]),
     ("rollout", &["model", "ops"]),

@@ -6,10 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output as ProcessOutput};
 use std::sync::Arc;
 
+use collimate::data::Tokenizer;
 use collimate::model::gpt2::Gpt2;
 use collimate::model::gpt2::cached::{Decoder, NewTokens};
-use collimate::ops::Ragged;
-use collimate::rollout::{Completion, Finish, Options, Sampling, generate};
+use collimate::model::gpt2::packed::PackedGpt2;
+use collimate::ops::kernels::bf16;
+use collimate::ops::{Precision, Ragged};
+use collimate::rollout::{Completion, Finish, Options, Output, Sampling};
+
+fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> collimate::Result<Output> {
+    collimate::rollout::generate(model, prompts, options, &|| Ok(()))
+}
 
 fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
@@ -48,7 +55,8 @@ fn cached_logits_equal_the_full_forward_pass() {
             let logits = hidden.matmul(&model.lm_head().t().unwrap()).unwrap();
             logits.get(n - 1).unwrap().to_vec1::<f32>().unwrap()
         };
-        let mut decoder = Decoder::new(&model, 2, 24).unwrap();
+        let packed = PackedGpt2::new(&model).unwrap();
+        let mut decoder = Decoder::new(&packed, 2, 24);
         let mut at = 0;
         // A prompt, a block, then single tokens; slot 1 runs something else beside it
         for n in [5, 3, 1, 1, 10] {
@@ -65,6 +73,19 @@ fn cached_logits_equal_the_full_forward_pass() {
         assert_eq!((decoder.len(0), decoder.len(1)), (20, 5));
         assert!(decoder.forward(&[NewTokens { slot: 0, ids: vec![1; 5] }]).is_err(), "longer than the cache");
         assert!(decoder.forward(&[NewTokens { slot: 1, ids: vec![61] }]).is_err(), "not in the vocabulary");
+    }
+}
+
+#[test]
+fn weights_packed_while_they_are_read_are_those_of_the_model() {
+    for name in ["tied", "untied_erf"] {
+        let models = [PackedGpt2::new(&model(name)), PackedGpt2::load(&goldens("gpt2").join(name), Precision::F32)]
+            .map(Result::unwrap);
+        let [one, other] = models.each_ref().map(|model| {
+            let new = [NewTokens { slot: 0, ids: vec![3, 1, 4] }, NewTokens { slot: 1, ids: vec![7] }];
+            Decoder::new(model, 2, 8).forward(&new).unwrap()
+        });
+        assert_eq!(one, other, "{name}");
     }
 }
 
@@ -103,6 +124,60 @@ fn log_probs_of_the_sampler_are_those_of_the_model() {
     for (got, want) in completion.log_probs.iter().zip(p.log_probs.to_vec1::<f32>().unwrap()) {
         assert!((got - want).abs() < 1e-5, "{got} {want}");
     }
+}
+
+/// log softmax of each row of logits
+fn log_probs(logits: &[f32], vocab: usize) -> impl Iterator<Item = Vec<f64>> {
+    logits.chunks(vocab).map(|row| {
+        let max = row.iter().fold(f32::NEG_INFINITY, |m, z| m.max(*z));
+        let sum: f64 = row.iter().map(|z| f64::from(z - max).exp()).sum();
+        row.iter().map(|z| f64::from(z - max) - sum.ln()).collect()
+    })
+}
+
+#[test]
+fn bfloat16_changes_the_log_probs_of_a_trained_model_by_thousandths() {
+    if !bf16::supported() {
+        println!("skipped: no avx512_bf16 on this processor");
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let tokenizer = Tokenizer::from_folder(&root.join("base")).unwrap();
+    let text = std::fs::read_to_string(root.join("reviews/corpus.test.jsonl")).unwrap();
+    let texts: Vec<Vec<u32>> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|row| tokenizer.encode(row["text"].as_str().unwrap()).unwrap())
+        .collect();
+    let models = [Precision::F32, Precision::Bf16].map(|p| PackedGpt2::load(&root.join("base"), p).unwrap());
+    let vocab = models[0].config().vocab_size;
+    let longest = texts.iter().map(Vec::len).max().unwrap().min(models[0].config().n_positions);
+    let mut decoders = models.each_ref().map(|model| Decoder::new(model, texts.len(), longest));
+    // Of the tokens that stand in the texts: differences, their squares, the divergence, and how often both agree
+    let (mut n, mut sum, mut squares, mut worst, mut divergence, mut agree) = (0.0, 0.0, 0.0, 0.0_f64, 0.0, 0.0);
+    for at in 0..longest - 1 {
+        let new: Vec<NewTokens> = (0..texts.len())
+            .filter(|i| texts[*i].len() > at + 1)
+            .map(|slot| NewTokens { slot, ids: vec![texts[slot][at]] })
+            .collect();
+        let [exact, rounded] = decoders.each_mut().map(|decoder| decoder.forward(&new).unwrap());
+        for ((tokens, p), q) in new.iter().zip(log_probs(&exact, vocab)).zip(log_probs(&rounded, vocab)) {
+            let target = texts[tokens.slot][at + 1] as usize;
+            let difference = q[target] - p[target];
+            n += 1.0;
+            sum += difference;
+            squares += difference * difference;
+            worst = worst.max(difference.abs());
+            divergence += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            let best = |p: &[f64]| (0..vocab).max_by(|a, b| p[*a].total_cmp(&p[*b]));
+            agree += f64::from(u8::from(best(&p) == best(&q)));
+        }
+    }
+    let (mean, spread, divergence, agree) = (sum / n, (squares / n).sqrt(), divergence / n, agree / n);
+    println!("{n} tokens: mean {mean:.1e}, root mean square {spread:.4}, largest {worst:.3}");
+    println!("KL {divergence:.1e} nats a token, same likeliest token {agree:.4}");
+    assert!(mean.abs() < 1e-3 && spread < 0.005 && divergence < 1e-5 && agree > 0.99);
+    assert!(spread > 1e-5, "the weights were not rounded");
 }
 
 #[test]

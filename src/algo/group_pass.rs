@@ -46,6 +46,11 @@ impl Sequence {
     pub(super) fn length(&self) -> f64 {
         self.active.max(1.0)
     }
+
+    /// log ρ where the sequence has one ratio
+    fn log_weight(&self) -> f64 {
+        self.log_ratio / self.length()
+    }
 }
 
 fn token_log_ratio(batch: &MicroBatch<'_>, t: usize) -> f64 {
@@ -144,8 +149,7 @@ impl<'a> Pass<'a> {
         let mut clipped = [0.0; 3];
         for t in (sequence.start..sequence.end).filter(|t| counts(batch.mask, *t)) {
             let advantage = self.advantage(sequence, t);
-            let log_weight =
-                if sequence_level { sequence.log_ratio / sequence.length() } else { token_log_ratio(batch, t) };
+            let log_weight = if sequence_level { sequence.log_weight() } else { token_log_ratio(batch, t) };
             let mut direct = 0.0;
             let mut through_ratio = 0.0;
             if counts(self.keep, t) && self.on_policy(sequence, advantage) {
@@ -170,9 +174,9 @@ impl<'a> Pass<'a> {
                 direct += through_ratio;
             }
             grad[t] = direct as f32;
-            clipped[0] += f64::from(config.clip.is_low(log_weight, advantage));
-            clipped[1] += f64::from(config.clip.is_high(log_weight, advantage));
-            clipped[2] += f64::from(log_weight.exp() > config.clip.high && advantage > 0.0);
+            for (count, clips) in clipped.iter_mut().zip(self.clips(log_weight, advantage)) {
+                *count += f64::from(clips);
+            }
         }
         if shared != 0.0 {
             for t in (sequence.start..sequence.end).filter(|t| counts(batch.mask, *t)) {
@@ -182,19 +186,30 @@ impl<'a> Pass<'a> {
         self.tally(sequence, clipped);
     }
 
+    /// Whether the ratio is clipped below, above, and above CISPO's cap
+    fn clips(&self, log_weight: f64, advantage: f64) -> [bool; 3] {
+        let clip = &self.config.clip;
+        let capped = log_weight.exp() > clip.high && advantage > 0.0;
+        [clip.is_low(log_weight, advantage), clip.is_high(log_weight, advantage), capped]
+    }
+
     /// Metrics of one sequence: weighed by its tokens, or once where the sequence has a single ratio
-    fn tally(&mut self, sequence: &Sequence, clipped: [f64; 3]) {
+    fn tally(&mut self, sequence: &Sequence, mut clipped: [f64; 3]) {
         let single = self.one_advantage_each();
-        let single_ratio = single && self.config.importance == Importance::Sequence;
-        let (per, units) = if single_ratio { (sequence.length(), 1.0) } else { (1.0, sequence.active) };
+        let mut units = sequence.active;
+        if single && self.config.importance == Importance::Sequence {
+            // Counted by TRL even where all of its tokens are masked
+            let advantage = f64::from(self.batch.advantages[sequence.index]);
+            (clipped, units) = (self.clips(sequence.log_weight(), advantage).map(f64::from), 1.0);
+        }
         for (sum, clipped) in self.clipped.iter_mut().zip(clipped) {
-            *sum += clipped / per;
+            *sum += clipped;
         }
         self.clip_units += units;
         if units > 0.0 {
             // `min` and `max` of f64 pass over the NaN that these start from
-            self.low_min = self.low_min.min(clipped[0] / sequence.length());
-            self.high_max = self.high_max.max(clipped[1] / sequence.length());
+            self.low_min = self.low_min.min(clipped[0] / units);
+            self.high_max = self.high_max.max(clipped[1] / units);
         }
         self.tokens += sequence.active;
         if self.config.loss_type == LossType::Vespo {

@@ -10,15 +10,21 @@
 //! add up to the whole.
 
 pub mod advantage;
+pub mod bradley_terry;
+pub mod distribution;
 pub mod entropy;
 pub mod group;
 pub mod group_loss;
 mod group_pass;
 pub mod kl;
+pub mod natural;
+pub mod offline;
 pub mod policy;
 pub mod preference;
+pub mod q;
 pub mod rloo;
 pub mod shaping;
+pub mod soft;
 pub mod value;
 
 /// Whether element `at` counts; no mask means that all do

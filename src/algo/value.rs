@@ -27,6 +27,16 @@ pub enum ValueLoss {
     },
 }
 
+impl ValueLoss {
+    /// Loss and derivative of an error, of the losses that need no old value
+    #[track_caller]
+    pub(super) fn regression(self, error: f64) -> (f64, f64) {
+        assert!(matches!(self, Self::Squared | Self::Huber { .. }), "{self:?} needs old values");
+        let (loss, slope, _) = term(self, error, 0.0, 0.0);
+        (loss, slope)
+    }
+}
+
 /// Loss and derivative of one value, and whether the clipped form won
 #[inline]
 fn term(loss: ValueLoss, value: f64, old: f64, target: f64) -> (f64, f64, bool) {

@@ -9,6 +9,7 @@ use super::output::Output;
 use crate::model::hub::Settings;
 use crate::ops::kernels::{Simd, simd_level};
 use crate::ops::{composed, linear};
+use crate::reward::{KINDS, OTHER_KINDS};
 use crate::run::manifest::cpu_features;
 use crate::{Error, Result};
 
@@ -24,10 +25,16 @@ pub struct Args {
     /// Never ask the network (also HF_HUB_OFFLINE=1)
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub offline: bool,
+    /// List what `reward_funcs` takes, and nothing else
+    #[arg(long)]
+    pub rewards: bool,
 }
 
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
+    if args.rewards {
+        return list_rewards();
+    }
     let kernels = check_kernels();
     let settings = Settings::from_env(args.offline);
     let mut lines = vec![
@@ -52,6 +59,16 @@ pub fn run(args: Args) -> Result<()> {
     output.table(&lines)?;
     output.flush()?;
     kernels.and(settings.map(drop))
+}
+
+fn list_rewards() -> Result<()> {
+    let forms: Vec<(String, &str)> = KINDS.iter().map(|kind| (kind.form(), kind.about)).collect();
+    let built_in = forms.iter().map(|(form, about)| (form.as_str(), *about));
+    let lines: Vec<(&str, String)> =
+        built_in.chain(OTHER_KINDS.iter().copied()).map(|(form, about)| (form, about.to_owned())).collect();
+    let mut output = Output::open();
+    output.table(&lines)?;
+    output.flush()
 }
 
 fn verdict(result: &Result<()>, good: &str) -> String {

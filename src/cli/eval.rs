@@ -7,11 +7,14 @@ use super::data::parse_columns;
 use super::output::Output;
 use crate::data::{
     Dataset, Format, Kind, LmOptions, PreferenceOptions, ReadOptions, RowReport, Truncation, lm_examples,
-    preference_examples, read_dataset, splits,
+    pair_examples, preference_examples, read_dataset, splits,
 };
+use crate::model::config::Architecture;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
+use crate::model::reward::RewardModel;
 use crate::train::evaluate::{EvaluateOptions, Evaluation, evaluate_pairs, evaluate_texts};
+use crate::train::evaluate_reward::evaluate_rewards;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
@@ -24,6 +27,7 @@ const MAX_LENGTH: usize = 1024;
 /// reference, `log_ratio`: the mean over rows of the sum of log p - log p_ref over a row's own loss tokens (the KL
 /// divergence only where the model itself wrote the rows). Pairs of chosen and rejected completions give
 /// log-probabilities and how often the chosen one is likelier; with a reference, DPO's loss and implicit rewards.
+/// A reward model ranks such pairs: accuracy with its 95 % interval, beside the rule that the longer answer is better.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct Args {
@@ -89,6 +93,9 @@ pub fn run(args: Args) -> Result<()> {
     let split = if lone { known[0].clone() } else { args.dataset_test_split.clone() };
     let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
 
+    if is_reward_model(&source) {
+        return rank(&source, &dataset, &args);
+    }
     let sources: Vec<&ModelSource> = [&source].into_iter().chain(&reference).collect();
     let positions = sources.iter().map(|source| source.config.n_positions).min().unwrap_or(MAX_LENGTH);
     let max_length = args.max_length.unwrap_or(MAX_LENGTH).min(positions);
@@ -97,6 +104,23 @@ pub fn run(args: Args) -> Result<()> {
     }
     let (evaluation, report) = evaluate(&sources, &dataset, max_length, &args)?;
     print(&evaluation, &report, args.json)
+}
+
+fn is_reward_model(source: &ModelSource) -> bool {
+    source.config.architectures.iter().any(|class| class == Architecture::SequenceClassification.class_name())
+}
+
+/// What `eval` does with a reward model
+fn rank(source: &ModelSource, dataset: &Dataset, args: &Args) -> Result<()> {
+    if args.ref_model.is_some() {
+        return Err(Error::usage("a reward model is not compared with a reference")
+            .hint("leave out `ref_model`, and evaluate the other model by itself"));
+    }
+    let max_length = args.max_length.unwrap_or(usize::MAX).min(source.config.n_positions);
+    let prepared = pair_examples(dataset, &source.tokenizer, max_length)?;
+    source.check_tokens(prepared.examples.iter().flat_map(|pair| [&pair.chosen[..], &pair.rejected[..]]))?;
+    let model = RewardModel::load(&source.folder)?.detached()?;
+    print(&evaluate_rewards(&model, &prepared.examples)?, &prepared.report, args.json)
 }
 
 /// Prepares the rows as training would and asks the models

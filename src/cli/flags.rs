@@ -66,11 +66,26 @@ fn value(words: &[&String], shape: Shape) -> Value {
         // One whole list or map in JSON or YAML
         ([word], _) if word.trim_start().starts_with(['[', '{']) => Value::text(*word),
         (words, Shape::Many | Shape::Pairs) => {
-            let parts = words.iter().flat_map(|word| word.split(',')).map(str::trim);
+            let parts = words.iter().flat_map(|word| items(word)).map(str::trim);
             Value::List(parts.filter(|part| !part.is_empty()).map(Value::text).collect())
         }
         (words, _) => Value::List(words.iter().map(|word| Value::text(*word)).collect()),
     }
+}
+
+/// Splits at commas; what stands behind a colon, such as `regex:a{1,2}` or `command:judge a,b`, is one item to its end
+fn items(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(word);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        match text.find([',', ':']) {
+            Some(at) if text.as_bytes()[at] == b',' => {
+                rest = Some(&text[at + 1..]);
+                Some(&text[..at])
+            }
+            _ => rest.take(),
+        }
+    })
 }
 
 fn help(key: &Key, default: &str) -> String {
@@ -99,6 +114,13 @@ mod tests {
         let matches = command.try_get_matches_from(words).map_err(|error| Error::usage(error.to_string()))?;
         let (values, notices) = spec.load(None, typed(&matches, spec))?;
         Ok((TrainKeys::from_values(&values)?, DpoKeys::from_values(&values)?, notices))
+    }
+
+    #[test]
+    fn what_follows_a_colon_is_one_item() {
+        assert_eq!(items("length, exact_match").collect::<Vec<_>>(), ["length", " exact_match"]);
+        assert_eq!(items("length,regex:a{1,2}").collect::<Vec<_>>(), ["length", "regex:a{1,2}"]);
+        assert_eq!(items("command:judge a,b").collect::<Vec<_>>(), ["command:judge a,b"]);
     }
 
     #[test]

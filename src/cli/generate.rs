@@ -9,7 +9,9 @@ use super::output::Output;
 use crate::data::{Place, ReadOptions, read_dataset};
 use crate::files::write_bytes;
 use crate::model::hub::Hub;
-use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate};
+use crate::ops::Precision;
+use crate::ops::kernels::bf16;
+use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate_packed};
 use crate::run::clock::peak_rss_mb;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
@@ -76,9 +78,7 @@ pub struct Args {
 
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
-    if args.bf16 {
-        tracing::warn!("`bf16` falls back to f32: decoding in bfloat16 is not built yet");
-    }
+    let precision = if args.bf16 { bf16_or_warn() } else { Precision::F32 };
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
     let texts = prompts(&args)?;
     let mut ids = Vec::with_capacity(texts.len());
@@ -100,9 +100,9 @@ pub fn run(args: Args) -> Result<()> {
         per_prompt: args.num_return_sequences,
         batch_size: args.batch_size,
         seed: args.seed,
-        stop: if args.ignore_eos { Vec::new() } else { stop_tokens(&source) },
+        stop: if args.ignore_eos { Vec::new() } else { source.stop_tokens() },
     };
-    let output = generate(&source.load_frozen()?, &ids, &options)?;
+    let output = generate_packed(&source.load_packed(precision)?, &ids, &options, &|| Ok(()))?;
     let mut out = Output::open();
     for completion in &output.completions {
         let prompt = &texts[completion.prompt].0;
@@ -125,6 +125,15 @@ pub fn run(args: Args) -> Result<()> {
         Some(path) => write_metrics(path, &output),
         None => Ok(()),
     }
+}
+
+/// bfloat16 where the processor has it
+fn bf16_or_warn() -> Precision {
+    if bf16::supported() {
+        return Precision::Bf16;
+    }
+    tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
+    Precision::F32
 }
 
 /// Prompts with the line of the file that they come from
@@ -162,21 +171,6 @@ fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
         )));
     }
     Ok(ids)
-}
-
-/// Tokens that end a text, by the tokenizer, the model's config and its sampling defaults
-fn stop_tokens(source: &ModelSource) -> Vec<u32> {
-    let ModelSource { folder, config, tokenizer } = source;
-    let mut stop: Vec<u32> = tokenizer.eos_id().into_iter().chain(config.eos_token_ids.iter().copied()).collect();
-    let defaults = std::fs::read(folder.join("generation_config.json")).unwrap_or_default();
-    match serde_json::from_slice::<Value>(&defaults).unwrap_or_default().get("eos_token_id") {
-        Some(Value::Number(id)) => stop.extend(id.as_u64().map(|id| id as u32)),
-        Some(Value::Array(ids)) => stop.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32)),
-        _ => {}
-    }
-    stop.sort_unstable();
-    stop.dedup();
-    stop
 }
 
 fn write_metrics(path: &Path, output: &GeneratedOutput) -> Result<()> {

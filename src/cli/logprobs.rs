@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::count;
+use super::lines::read_lines;
 use super::output::Output;
-use crate::data::{ReadOptions, Row, read_dataset};
+use crate::data::Row;
 use crate::model::hub::Hub;
 use crate::train::evaluate::log_probs;
 use crate::train::source::ModelSource;
@@ -83,26 +84,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// The texts of a file, one for each of its lines
 fn read_texts(path: &Path) -> Result<Vec<String>> {
-    let metadata = std::fs::metadata(path).map_err(|cause| Error::read(path, cause))?;
-    if metadata.is_dir() {
-        return Err(Error::usage(format!("`{}` is a folder, expected a file of texts", path.display())));
-    }
-    if metadata.is_file() && metadata.len() == 0 {
-        return Ok(Vec::new());
-    }
-    let rows = read_dataset(path, &ReadOptions::default())?.rows;
-    let name = path.to_string_lossy();
-    let has_lines = [".jsonl", ".jsonl.gz"].iter().any(|end| name.to_ascii_lowercase().ends_with(end));
-    let mut texts = Vec::with_capacity(rows.len());
-    for (i, row) in rows.iter().enumerate() {
-        // A reader who pairs the lines of both files must not be one off after a line without text
-        if has_lines && row.place.line != i + 1 {
-            return Err(Error::usage(format!("{name}:{}: the line is empty, expected an object", i + 1))
-                .hint("an empty text is `{\"text\": \"\"}`"));
-        }
-        texts.push(text_of(row)?);
-    }
-    Ok(texts)
+    read_lines(path)?.map_or_else(|| Ok(Vec::new()), |dataset| dataset.rows.iter().map(text_of).collect())
 }
 
 /// `text`, or `prompt` and `completion` joined

@@ -18,9 +18,12 @@ pub mod eval;
 mod failure;
 mod flags;
 pub mod generate;
+mod lines;
 mod logging;
 pub mod logprobs;
 pub mod output;
+pub mod rl;
+pub mod score;
 mod train;
 
 /// The commands whose arguments are fixed
@@ -29,9 +32,12 @@ enum Fixed {
     Demo(demo::Args),
     Generate(generate::Args),
     Logprobs(logprobs::Args),
+    Score(score::Args),
     Eval(eval::Args),
     #[command(subcommand)]
     Data(data::Data),
+    #[command(subcommand)]
+    Rl(rl::Rl),
     Doctor(doctor::Args),
 }
 
@@ -87,8 +93,10 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Demo(args) => demo::run(args),
         Fixed::Generate(args) => generate::run(args),
         Fixed::Logprobs(args) => logprobs::run(args),
+        Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
+        Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),
     }
 }

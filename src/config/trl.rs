@@ -77,6 +77,10 @@ fn length(value: &Value) -> bool {
     value.as_scalar() == Some("length")
 }
 
+fn eos(value: &Value) -> bool {
+    value.is_null() || value.as_scalar() == Some("eos")
+}
+
 fn single_device(value: &Value) -> bool {
     value.is_null() || value.as_scalar() == Some("single_gpu")
 }
@@ -111,6 +115,11 @@ const fn only(name: &'static str, allowed: fn(&Value) -> bool, reason: &'static 
     TrlKey { name, commands: &[], disposition: Disposition::Only(allowed), reason }
 }
 
+/// Whatever its value, the same under another name
+const fn renamed(name: &'static str, to: &'static str) -> TrlKey {
+    TrlKey { name, commands: &[], disposition: Disposition::Renamed { to, allowed: |_| true }, reason: "" }
+}
+
 impl TrlKey {
     const fn of(self, commands: &'static [&'static str]) -> Self {
         Self { commands, ..self }
@@ -131,6 +140,9 @@ const EVALUATION: &str = "evaluation computes the trainer's own metrics";
 const FULL_PRECISION: &str = "the only precision besides float32 is `bf16`";
 const REFERENCE_FREE: &[&str] = &["orpo", "cpo"];
 const FINE_TUNING: &[&str] = &["sft"];
+const GROUP: &[&str] = &["grpo", "rloo"];
+const ONLINE_PPO: &[&str] = &["ppo"];
+const NO_VLLM: &str = "completions are sampled in this process";
 
 /// The whole table
 pub const KEYS: &[TrlKey] = &[
@@ -274,6 +286,50 @@ pub const KEYS: &[TrlKey] = &[
     ignored("hub_strategy", NO_UPLOAD),
     ignored("hub_always_push", NO_UPLOAD),
     ignored("hub_revision", NO_UPLOAD),
+    // Online trainers
+    ignored("cast_lm_head_to_fp32", "log-probabilities are computed in float32").of(GROUP),
+    ignored("ds3_gather_for_generation", ONE_DEVICE).of(GROUP),
+    only("generation_kwargs", empty, "sampling has keys of its own, `temperature`, `top_p` and so on").of(GROUP),
+    only("chat_template_kwargs", empty, "a row's own `chat_template_kwargs` are used").of(GROUP),
+    ignored("cache_implementation", "there is one key-value cache").of(GROUP),
+    only("use_vllm", off, NO_VLLM).of(GROUP),
+    ignored("vllm_mode", NO_VLLM).of(GROUP),
+    ignored("vllm_model_impl", NO_VLLM).of(GROUP),
+    ignored("vllm_enable_sleep_mode", NO_VLLM).of(GROUP),
+    only("vllm_structured_outputs_regex", empty, NO_VLLM).of(GROUP),
+    ignored("vllm_server_base_url", NO_VLLM).of(GROUP),
+    ignored("vllm_server_host", NO_VLLM).of(GROUP),
+    ignored("vllm_server_port", NO_VLLM).of(GROUP),
+    ignored("vllm_server_timeout", NO_VLLM).of(GROUP),
+    ignored("vllm_group_port", NO_VLLM).of(GROUP),
+    ignored("vllm_gpu_memory_utilization", NO_VLLM).of(GROUP),
+    ignored("vllm_max_model_length", NO_VLLM).of(GROUP),
+    ignored("vllm_tensor_parallel_size", NO_VLLM).of(GROUP),
+    ignored("vllm_importance_sampling_correction", NO_VLLM).of(GROUP),
+    ignored("vllm_importance_sampling_mode", NO_VLLM).of(GROUP),
+    ignored("vllm_importance_sampling_clip_max", NO_VLLM).of(GROUP),
+    ignored("vllm_importance_sampling_clip_min", NO_VLLM).of(GROUP),
+    ignored("vllm_importance_sampling_cap", NO_VLLM).of(GROUP),
+    only("max_tool_calling_iterations", empty, "no tools are called").of(GROUP),
+    ignored("log_multimodal", "there are no images").of(GROUP),
+    ignored("num_completions_to_print", TERMINAL).of(GROUP),
+    ignored("log_unique_prompts", TERMINAL).of(GROUP),
+    only("log_completions_hub_repo", empty, NO_UPLOAD).of(GROUP),
+    ignored("use_transformers_continuous_batching", SAME_RESULT).of(GROUP),
+    ignored("transformers_continuous_batching_config", SAME_RESULT).of(GROUP),
+    ignored("use_transformers_paged", SAME_RESULT).of(GROUP),
+    only("sync_ref_model", off, "the reference model stays as it was at the start").of(GROUP),
+    ignored("ref_model_mixup_alpha", "it needs `sync_ref_model`").of(GROUP),
+    ignored("ref_model_sync_steps", "it needs `sync_ref_model`").of(GROUP),
+    // PPO's own names of common keys
+    renamed("response_length", "max_completion_length").of(ONLINE_PPO),
+    renamed("reward_model_path", "reward_model_name_or_path").of(ONLINE_PPO),
+    renamed("sft_model_path", "model_name_or_path").of(ONLINE_PPO),
+    only("stop_token", eos, "`stop_tokens` names further ones").of(ONLINE_PPO),
+    renamed("stop_token_id", "stop_tokens").of(ONLINE_PPO),
+    ignored("local_rollout_forward_batch_size", SAME_RESULT).of(ONLINE_PPO),
+    ignored("num_sample_generations", "`log_completions` writes the completions of every logged step").of(ONLINE_PPO),
+    ignored("exp_name", NO_TRACKER).of(ONLINE_PPO),
     // Preference losses
     ignored("max_completion_length", "`max_length` holds for prompt and completion").of(REFERENCE_FREE),
     ignored("padding_value", "batches are not padded").of(REFERENCE_FREE),
@@ -284,7 +340,10 @@ pub const KEYS: &[TrlKey] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CpoKeys, DpoKeys, KtoKeys, OrpoKeys, ReferenceKeys, SftKeys, TrainKeys};
+    use crate::config::{
+        CpoKeys, DpoKeys, GrpoKeys, Key, KtoKeys, OnlineKeys, OrpoKeys, ReferenceKeys, RewardKeys, RlooKeys, SftKeys,
+        TrainKeys,
+    };
 
     /// The fields of TRL 1.16's ScriptArguments, DatasetMixtureConfig, ModelConfig and base config
     const COMMON: &str = "
@@ -333,18 +392,54 @@ mod tests {
         max_length max_completion_length beta label_smoothing loss_type disable_dropout cpo_alpha simpo_gamma alpha
         generate_during_eval is_encoder_decoder model_init_kwargs trust_remote_code dataset_num_proc";
 
+    const GRPO: &str = "
+        reward_funcs reward_model_name_or_path model_init_kwargs trust_remote_code router_aux_loss_coef
+        disable_dropout cast_lm_head_to_fp32 num_generations num_generations_eval max_completion_length
+        ds3_gather_for_generation shuffle_dataset pad_to_multiple_of generation_batch_size steps_per_generation
+        temperature top_p top_k min_p generation_kwargs chat_template_kwargs repetition_penalty cache_implementation
+        use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
+        vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization
+        vllm_max_model_length vllm_tensor_parallel_size beta num_iterations epsilon delta epsilon_high
+        sapo_temperature_neg sapo_temperature_pos vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg
+        importance_sampling_level reward_weights multi_objective_aggregation scale_rewards loss_type
+        mask_truncated_completions sync_ref_model ref_model_mixup_alpha ref_model_sync_steps top_entropy_quantile
+        entropy_coef use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target
+        max_tool_calling_iterations vllm_importance_sampling_correction vllm_importance_sampling_mode
+        vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min off_policy_mask_threshold
+        use_bias_correction_kl log_completions log_multimodal num_completions_to_print log_unique_prompts
+        log_completions_hub_repo use_transformers_continuous_batching transformers_continuous_batching_config
+        use_transformers_paged vllm_importance_sampling_cap";
+    const RLOO: &str = "
+        reward_funcs reward_model_name_or_path model_init_kwargs trust_remote_code router_aux_loss_coef
+        disable_dropout num_generations num_generations_eval max_completion_length ds3_gather_for_generation
+        shuffle_dataset pad_to_multiple_of generation_batch_size steps_per_generation temperature top_p top_k min_p
+        generation_kwargs chat_template_kwargs repetition_penalty cache_implementation use_vllm vllm_mode
+        vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url vllm_server_host
+        vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
+        vllm_tensor_parallel_size beta num_iterations epsilon epsilon_high reward_weights normalize_advantages
+        reward_clip_range mask_truncated_completions sync_ref_model ref_model_mixup_alpha ref_model_sync_steps
+        log_completions log_multimodal num_completions_to_print log_unique_prompts
+        use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged";
+
+    const REWARD: &str = "
+        model_init_kwargs trust_remote_code chat_template_path disable_dropout dataset_num_proc eos_token max_length
+        pad_to_multiple_of center_rewards_coefficient activation_offloading pad_token";
+
     #[test]
     fn every_field_of_trl_is_known() {
-        let reference = ReferenceKeys::KEYS;
-        for (command, groups, fields) in [
-            ("sft", [SftKeys::KEYS, &[]], SFT),
-            ("dpo", [DpoKeys::KEYS, reference], DPO),
-            ("kto", [KtoKeys::KEYS, reference], KTO),
-            ("orpo", [OrpoKeys::KEYS, &[]], ORPO),
-            ("cpo", [CpoKeys::KEYS, &[]], CPO),
-        ] {
+        let commands: [(&str, &[&[Key]], &str); 8] = [
+            ("sft", &[SftKeys::KEYS], SFT),
+            ("reward", &[RewardKeys::KEYS], REWARD),
+            ("dpo", &[DpoKeys::KEYS, ReferenceKeys::KEYS], DPO),
+            ("kto", &[KtoKeys::KEYS, ReferenceKeys::KEYS], KTO),
+            ("orpo", &[OrpoKeys::KEYS], ORPO),
+            ("cpo", &[CpoKeys::KEYS], CPO),
+            ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS], GRPO),
+            ("rloo", &[OnlineKeys::KEYS, RlooKeys::KEYS], RLOO),
+        ];
+        for (command, own, fields) in commands {
             for field in COMMON.split_whitespace().chain(fields.split_whitespace()) {
-                let ours = TrainKeys::KEYS.iter().chain(groups.into_iter().flatten()).any(|key| key.name == field);
+                let ours = TrainKeys::KEYS.iter().chain(own.iter().copied().flatten()).any(|key| key.name == field);
                 let theirs = keys_of(command).any(|key| key.name == field);
                 assert!(ours != theirs, "`{field}` of `{command}` stands in {} places", usize::from(ours) * 2);
             }

@@ -74,6 +74,24 @@ impl<'a> Encoder<'a> {
             ))
     }
 
+    /// A whole sequence: a prompt where there is one, and what follows it; `None` for a conversation without messages
+    pub(super) fn after(
+        &self,
+        row: &Row,
+        prompt: Option<&Content<'_>>,
+        content: &Content<'_>,
+    ) -> Result<Option<Vec<u32>>> {
+        match (prompt, content) {
+            (Some(Content::Text(prompt)), Content::Text(text)) => {
+                self.tokenizer.encode(&format!("{prompt}{}", self.with_eos(text)?)).map(Some)
+            }
+            (Some(Content::Messages(prompt)), Content::Messages(messages)) => {
+                self.conversation(row, &[prompt.as_slice(), messages.as_slice()].concat(), false)
+            }
+            _ => self.whole(row, content),
+        }
+    }
+
     /// A prompt to be completed
     pub(super) fn prompt(&self, row: &Row, content: &Content<'_>) -> Result<Option<Vec<u32>>> {
         match content {

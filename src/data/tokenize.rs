@@ -198,6 +198,15 @@ pub fn prompt_examples(
     })
 }
 
+/// What each row becomes, in order; the first row that fails is the one that is told of
+pub(super) fn in_parallel<T: Send>(
+    dataset: &Dataset,
+    of_row: impl Fn(&Row) -> Result<T> + Sync + Send,
+) -> Result<Vec<T>> {
+    let all: Vec<Result<T>> = dataset.rows.par_iter().map(of_row).collect();
+    all.into_iter().collect()
+}
+
 pub(super) fn build<T: Send>(
     dataset: &Dataset,
     example: impl Fn(&Row) -> Result<Outcome<T>> + Sync + Send,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// Text to token ids and back
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same with special tokens read as plain text, made when first asked for
@@ -175,6 +175,8 @@ impl Tokenizer {
     pub fn set_eos_token(&mut self, token: &str) -> Result<()> {
         self.eos = Some((self.known("eos_token", token)?, token.to_owned()));
         self.files.special.insert("eos_token", token.to_owned());
+        // Else the saved files would keep the old one
+        self.files.config.remove("eos_token");
         Ok(())
     }
 
@@ -182,6 +184,7 @@ impl Tokenizer {
     pub fn set_pad_token(&mut self, token: &str) -> Result<()> {
         self.pad = Some(self.known("pad_token", token)?);
         self.files.special.insert("pad_token", token.to_owned());
+        self.files.config.remove("pad_token");
         Ok(())
     }
 

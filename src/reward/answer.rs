@@ -20,19 +20,23 @@ pub(super) fn sample_json(sample: &Sample<'_>) -> Value {
     Value::Object(object)
 }
 
+/// What was said is neither a number nor null
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoValue;
+
 /// A number or null; NaN and infinities in the spellings of Python and JavaScript, for the caller to refuse with the
-/// sample's name. `None`: neither
-pub(super) fn parse_value(text: &str) -> Option<Option<f64>> {
+/// sample's name
+pub(super) fn parse_value(text: &str) -> Result<Option<f64>, NoValue> {
     match text {
-        "NaN" | "nan" => return Some(Some(f64::NAN)),
-        "Infinity" | "inf" => return Some(Some(f64::INFINITY)),
-        "-Infinity" | "-inf" => return Some(Some(f64::NEG_INFINITY)),
+        "NaN" | "nan" => return Ok(Some(f64::NAN)),
+        "Infinity" | "inf" => return Ok(Some(f64::INFINITY)),
+        "-Infinity" | "-inf" => return Ok(Some(f64::NEG_INFINITY)),
         _ => {}
     }
-    match serde_json::from_str(text).ok()? {
-        Value::Null => Some(None),
-        Value::Number(number) => number.as_f64().map(Some),
-        _ => None,
+    match serde_json::from_str(text) {
+        Ok(Value::Null) => Ok(None),
+        Ok(Value::Number(number)) => number.as_f64().map(Some).ok_or(NoValue),
+        _ => Err(NoValue),
     }
 }
 
@@ -61,14 +65,14 @@ mod tests {
     #[test]
     fn only_numbers_and_null_are_answers() {
         for (text, value) in [("1", 1.0), ("-0.5", -0.5), ("1e3", 1000.0), ("0", 0.0)] {
-            assert_eq!(parse_value(text), Some(Some(value)), "{text}");
+            assert_eq!(parse_value(text), Ok(Some(value)), "{text}");
         }
-        assert_eq!(parse_value("null"), Some(None));
+        assert_eq!(parse_value("null"), Ok(None));
         for text in ["", "true", "\"1\"", "[1]", "one", "1 2", "0x1", "None", "+1", "1e999"] {
-            assert_eq!(parse_value(text), None, "{text}");
+            assert_eq!(parse_value(text), Err(NoValue), "{text}");
         }
         assert!(parse_value("NaN").unwrap().unwrap().is_nan());
-        assert_eq!(parse_value("-Infinity"), Some(Some(f64::NEG_INFINITY)));
+        assert_eq!(parse_value("-Infinity"), Ok(Some(f64::NEG_INFINITY)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ impl Child {
         timeout: Duration,
         check: Check<'_>,
     ) -> Result<std::result::Result<Vec<Option<f64>>, Fault>> {
-        if let Some(fault) = self.surplus() {
+        if let Some(fault) = self.surplus(0, count) {
             return Ok(Err(fault));
         }
         if let Some(requests) = &self.requests {
@@ -123,24 +123,27 @@ impl Child {
             };
             let text = line.trim();
             self.last_line = Some(excerpt(text));
-            let Some(value) = parse_value(text) else {
-                let what = format!("printed a line that is neither a number nor `null`, after {}", so_far());
-                return Ok(Err(Fault::Failed(self.report(&what))));
+            let Ok(value) = parse_value(text) else {
+                return Ok(Err(self.no_value(values.len(), count)));
             };
             values.push(value);
         }
-        Ok(self.surplus().map_or(Ok(values), Err))
+        Ok(self.surplus(count, count).map_or(Ok(values), Err))
     }
 
-    /// A line that nobody asked for
-    fn surplus(&mut self) -> Option<Fault> {
-        match self.answers.try_recv() {
-            Ok(line) => {
-                self.last_line = Some(excerpt(&line));
-                Some(Fault::Surplus(self.report("printed more lines than it was sent")))
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+    fn no_value(&mut self, answers: usize, count: usize) -> Fault {
+        let what = format!("printed a line that is neither a number nor `null`, after {answers} of {count} answers");
+        Fault::Failed(self.report(&what))
+    }
+
+    /// A line that nobody asked for. One that is no value, such as a greeting, has not been taken for an answer
+    fn surplus(&mut self, answers: usize, count: usize) -> Option<Fault> {
+        let line = self.answers.try_recv().ok()?;
+        self.last_line = Some(excerpt(&line));
+        Some(match parse_value(line.trim()) {
+            Ok(_) => Fault::Surplus(self.report("printed more lines than it was sent")),
+            Err(_) => self.no_value(answers, count),
+        })
     }
 
     fn how_it_ended(&mut self) -> String {
@@ -172,19 +175,17 @@ impl Child {
         {
             thread::sleep(Duration::from_millis(2));
         }
-        let mut report = what.to_owned();
-        match &self.last_line {
-            Some(line) => report.push_str(&format!("\n  its last line on stdout: `{line}`")),
-            None => report.push_str("\n  it printed nothing on stdout"),
-        }
+        let mut report = vec![what.to_owned()];
+        report.push(match &self.last_line {
+            Some(line) => format!("  its last line on stdout: `{line}`"),
+            None => "  it printed nothing on stdout".to_owned(),
+        });
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         if !errors.is_empty() {
-            report.push_str("\n  the end of its stderr:");
-            for line in errors.iter() {
-                report.push_str(&format!("\n    {line}"));
-            }
+            report.push("  the end of its stderr:".to_owned());
+            report.extend(errors.iter().map(|line| format!("    {line}")));
         }
-        report
+        report.join("\n")
     }
 }
 

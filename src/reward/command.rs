@@ -12,9 +12,9 @@ use super::child::{Child, Fault};
 use super::{Check, Options, Reward, Sample};
 use crate::{Error, Result};
 
-const HINT: &str = "for each line of stdin the child prints one number or `null` on stdout, flushes it, and keeps \
-                    everything else on stderr; `reward_timeout` is the longest wait for one answer, `reward_retries` \
-                    how often the child is started anew";
+const HINT: &str = "for each line of stdin, and before it waits for the next, the child prints one number or `null` on \
+                    stdout and flushes it; everything else belongs on stderr; `reward_timeout` is the longest wait for \
+                    one answer, `reward_retries` how often a child is started anew";
 
 /// A child process as a reward
 pub struct CommandReward {
@@ -58,8 +58,8 @@ impl Reward for CommandReward {
     }
 
     fn score(&mut self, samples: &[Sample<'_>], check: Check<'_>) -> Result<Vec<Option<f64>>> {
-        let lines: String = samples.iter().map(|sample| format!("{}\n", sample_json(sample))).collect();
-        let lines: Arc<[u8]> = lines.into_bytes().into();
+        let lines: Vec<String> = samples.iter().map(|sample| sample_json(sample).to_string()).collect();
+        let lines: Arc<[u8]> = (lines.join("\n") + "\n").into_bytes().into();
         let mut attempt = 0;
         loop {
             let mut child = match self.child.take() {

@@ -144,7 +144,7 @@ fn read(text: &str, count: usize) -> std::result::Result<Vec<Option<f64>>, Fault
     let parse = |(index, item): (usize, &Value)| {
         let said =
             item.as_str().filter(|word| NON_FINITE.contains(word)).map_or_else(|| item.to_string(), str::to_owned);
-        parse_value(&said).ok_or_else(|| {
+        parse_value(&said).map_err(|_| {
             Fault::passing(format!(
                 "reward {} of {count} is neither a number nor `null`: `{}`",
                 index + 1,

@@ -14,6 +14,7 @@ mod lexicon;
 mod math;
 mod spec;
 mod text;
+mod walk;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

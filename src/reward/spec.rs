@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CommandReward, HttpReward, Options, Reward, format, length, math, text};
+use super::{CommandReward, HttpReward, Options, Reward, format, length, math, text, walk};
 use crate::{Error, Result};
 
 /// A built-in kind
@@ -77,6 +77,13 @@ pub const KINDS: &[Kind] = &[
         argument: Argument::Required("FILE"),
         about: "sentiment in (-1, 1) by a JSON list of weighted words",
         build: |argument| text::lexicon(argument.unwrap_or_default()),
+    },
+    Kind {
+        name: "shortest_path",
+        argument: Argument::Required("FILE"),
+        about: "1 where prompt and completion are a shortest walk to the goal on the graph of a JSON file, less for a \
+                longer one, 0 where they are no walk to it",
+        build: |argument| walk::shortest_path(argument.unwrap_or_default()),
     },
     Kind {
         name: "format",

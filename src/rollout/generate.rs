@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::sampling::{Sampling, uniform};
 use crate::model::gpt2::Gpt2;
 use crate::model::gpt2::cached::{Decoder, NewTokens};
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::{Error, Result};
 
 /// What to generate
@@ -75,11 +76,26 @@ struct Active {
     completion: Completion,
 }
 
+/// Samples completions from a model as it is now, in its precision; see [`generate_packed`]
+pub fn generate(
+    model: &Gpt2,
+    prompts: &[Vec<u32>],
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Output> {
+    generate_packed(&PackedGpt2::new(model)?, prompts, options, check)
+}
+
 /// Samples completions; what a request draws depends on its seed and index alone, not on the batch
 ///
 /// # Errors
-/// An empty prompt, or one that leaves no position for a token
-pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result<Output> {
+/// An empty prompt, or one that leaves no position for a token; what `check`, asked before every token, returned
+pub fn generate_packed(
+    model: &PackedGpt2,
+    prompts: &[Vec<u32>],
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Output> {
     let positions = model.config().n_positions;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if let Some(i) = prompts.iter().position(|prompt| prompt.is_empty() || prompt.len() >= positions) {
@@ -92,7 +108,7 @@ pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result
     }
     let requests = prompts.len() * options.per_prompt;
     let slots = options.batch_size.clamp(1, requests.max(1));
-    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions))?;
+    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions));
     let mut run = Run {
         prompts,
         options,
@@ -106,6 +122,7 @@ pub fn generate(model: &Gpt2, prompts: &[Vec<u32>], options: &Options) -> Result
     };
     let mut logits = Vec::new();
     loop {
+        check()?;
         run.admit(&mut decoder, &mut logits)?;
         if run.active.is_empty() {
             break;

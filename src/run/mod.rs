@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod names;
 pub mod progress;
 mod signals;
+mod table;
 mod tensorboard;
 mod tensors;
 
@@ -28,5 +29,6 @@ pub use manifest::{Manifest, Start};
 pub use metrics::{Metrics, MetricsWriter, Row, Window};
 pub use progress::Progress;
 pub use signals::Signals;
+pub use table::{Column, write_table};
 pub use tensorboard::EventWriter;
 pub use tensors::{Element, Slice, TensorFile};

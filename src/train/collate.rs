@@ -46,8 +46,8 @@ impl Batch {
         Ok(batch)
     }
 
-    /// One sequence for each prompt and completion; the pairs are the completion tokens
-    pub fn of_completions<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Result<Self> {
+    /// One sequence for each prompt, which may be empty, and completion; the pairs are the completion tokens
+    pub fn of_sequences<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Result<Self> {
         let texts: Vec<LmExample> = sequences
             .into_iter()
             .map(|(prompt, completion)| LmExample {
@@ -112,6 +112,38 @@ impl Batch {
         Ok((batch, prompts))
     }
 
+    /// One sequence for each prompt and completion; the pairs are the completion tokens. Consecutive sequences of one
+    /// prompt lay it down once.
+    pub fn of_completions<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Result<Self> {
+        let (mut batch, mut layout) = (Self::default(), Ragged::new());
+        let mut shared: Option<(&[u32], usize, usize)> = None;
+        for (prompt, completion) in sequences {
+            let (segment, last) = match shared {
+                Some((known, segment, last)) if std::ptr::eq(known, prompt) => (segment, last),
+                _ => {
+                    let last = layout.rows() + prompt.len() - 1;
+                    let segment = batch.lay(&mut layout, prompt, None)?;
+                    shared = Some((prompt, segment, last));
+                    (segment, last)
+                }
+            };
+            let first = layout.rows();
+            // Nothing is predicted from a completion's last token
+            if completion.len() > 1 {
+                batch.lay(&mut layout, &completion[..completion.len() - 1], Some(segment))?;
+            }
+            let predictors = std::iter::once(last).chain(first..);
+            for (row, &token) in predictors.zip(completion) {
+                batch.rows.push(row as u32);
+                batch.targets.push(token);
+            }
+            batch.counts.push(completion.len());
+            batch.tokens += (prompt.len() + completion.len()) as u64;
+        }
+        batch.layout = Arc::new(layout);
+        Ok(batch)
+    }
+
     fn lay(&mut self, layout: &mut Ragged, ids: &[u32], prefix: Option<usize>) -> Result<usize> {
         self.ids.extend_from_slice(ids);
         layout.push(ids.len(), prefix)
@@ -129,6 +161,17 @@ struct Half {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn completions_share_their_prompt_and_end_before_their_last_token() {
+        let (prompts, completions) = ([vec![1_u32, 2], vec![3]], [vec![4_u32, 5], vec![6], vec![7, 8]]);
+        let of = [0, 0, 1];
+        let sequences = of.iter().zip(&completions).map(|(&p, answer)| (&prompts[p][..], &answer[..]));
+        let batch = Batch::of_completions(sequences).unwrap();
+        assert_eq!(batch.ids, [1, 2, 4, 3, 7]);
+        assert_eq!(batch.rows, [1, 2, 1, 3, 4]);
+        assert_eq!((batch.targets, batch.counts, batch.tokens), (vec![4, 5, 6, 7, 8], vec![2, 1, 2], 10));
+    }
 
     #[test]
     fn texts_take_the_token_before_each_loss_token() {
@@ -156,7 +199,7 @@ mod tests {
         assert_eq!((batch.counts, prompts), (vec![2, 2, 1, 1], vec![(0, 5), (1, 6), (6, 6)]));
         let empty = Batch::of_pairs(&[pair(&[], [0, 0])]).unwrap();
         assert_eq!((empty.targets, empty.counts), (vec![8], vec![1, 0]));
-        let completions = Batch::of_completions([(&[4, 5][..], &[6][..])]).unwrap();
-        assert_eq!((completions.rows, completions.targets), (vec![1], vec![6]));
+        let completions = Batch::of_sequences([(&[4, 5][..], &[6][..]), (&[], &[7, 8])]).unwrap();
+        assert_eq!((completions.rows, completions.targets), (vec![1, 3], vec![6, 8]));
     }
 }

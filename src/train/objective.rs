@@ -121,6 +121,11 @@ pub trait Objective {
         Ok(())
     }
 
+    /// Everything after the last step, before the final model is written
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// What a checkpoint must hold beside model and moments; large things go into files of their own
     fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
         let _ = checkpoint;

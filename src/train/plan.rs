@@ -46,6 +46,16 @@ impl Plan {
         plan
     }
 
+    /// For passes that are numbered through an epoch and made up by the recipe: each row is one pass, in order
+    pub fn of_passes(per_epoch: usize, keys: &TrainKeys) -> Self {
+        let keys = TrainKeys {
+            train_sampling_strategy: SamplingStrategy::Sequential,
+            per_device_train_batch_size: 1,
+            ..keys.clone()
+        };
+        Self::new(&vec![1; per_epoch], &keys)
+    }
+
     fn micro_batches_per_epoch(&self) -> usize {
         self.sampler.len().div_ceil(self.batch)
     }

@@ -3,8 +3,18 @@
 use crate::config::CommandSpec;
 
 /// Every recipe; the command line, config validation and the tests read this list
-pub const RECIPES: &[CommandSpec] =
-    &[super::sft::SFT, super::dpo::DPO, super::kto::KTO, super::orpo::ORPO, super::cpo::CPO];
+pub const RECIPES: &[CommandSpec] = &[
+    super::sft::SFT,
+    super::reward::REWARD,
+    super::dpo::DPO,
+    super::kto::KTO,
+    super::orpo::ORPO,
+    super::cpo::CPO,
+    super::ppo::PPO,
+    super::grpo::GRPO,
+    super::rloo::RLOO,
+    super::online_dpo::ONLINE_DPO,
+];
 
 #[cfg(test)]
 mod tests {

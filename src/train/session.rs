@@ -77,7 +77,17 @@ impl Session {
         } else {
             Gpt2::load(&self.source.folder)?
         };
-        if self.keys.bf16 && bf16::supported() { model.with_precision(Precision::Bf16) } else { Ok(model) }
+        model.with_precision(self.precision())
+    }
+
+    /// How operands of matrix products are rounded
+    pub fn precision(&self) -> Precision {
+        if self.keys.bf16 && bf16::supported() { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Where models and datasets come from
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Finds a chat template: a Jinja file, or the folder or id of a tokenizer that has one

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::data::Tokenizer;
 use crate::model::Trainable;
 use crate::model::config::Gpt2Config;
 use crate::model::gpt2::Gpt2;
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::model::hub::Hub;
+use crate::ops::Precision;
 use crate::{Error, Result, files};
 
 /// Name of the file with sampling defaults in a model folder
@@ -44,6 +46,11 @@ impl ModelSource {
         Gpt2::load(&self.folder)?.detached()
     }
 
+    /// The model for decoding alone, its products in this precision
+    pub fn load_packed(&self, precision: Precision) -> Result<PackedGpt2> {
+        PackedGpt2::load(&self.folder, precision)
+    }
+
     /// Refuses tokens that the model does not have
     pub fn check_tokens<'a>(&self, sequences: impl IntoIterator<Item = &'a [u32]>) -> Result<()> {
         let largest = sequences.into_iter().flatten().max().copied().unwrap_or(0) as usize;
@@ -56,6 +63,21 @@ impl ModelSource {
             self.config.vocab_size
         ))
         .hint("the tokenizer belongs to another model: put the right `tokenizer.json` into the model's folder"))
+    }
+
+    /// Tokens that end a text, by the tokenizer, the model's config and its sampling defaults
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let mut stop: Vec<u32> =
+            self.tokenizer.eos_id().into_iter().chain(self.config.eos_token_ids.iter().copied()).collect();
+        let defaults = std::fs::read(self.folder.join(GENERATION_CONFIG)).unwrap_or_default();
+        match serde_json::from_slice::<Value>(&defaults).unwrap_or_default().get("eos_token_id") {
+            Some(Value::Number(id)) => stop.extend(id.as_u64().map(|id| id as u32)),
+            Some(Value::Array(ids)) => stop.extend(ids.iter().filter_map(Value::as_u64).map(|id| id as u32)),
+            _ => {}
+        }
+        stop.sort_unstable();
+        stop.dedup();
+        stop
     }
 
     /// Writes a model of this kind: weights, config, tokenizer and sampling defaults

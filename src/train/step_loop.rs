@@ -410,6 +410,7 @@ impl StepLoop<'_> {
     /// The final model and figures
     fn end(&mut self) -> Result<()> {
         self.check_weights()?;
+        self.objective.finish()?;
         let (source, model) = (&self.source, self.objective.model());
         self.folder.write_model(|folder| source.save(model, folder))?;
         let state = &self.state;

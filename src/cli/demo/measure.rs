@@ -102,7 +102,7 @@ impl HeldOut {
             seed,
             stop: vec![stop],
         };
-        let completions = generate(model, &self.prompt_ids, &options)?.completions;
+        let completions = generate(model, &self.prompt_ids, &options, &|| Ok(()))?.completions;
         let sample = |completion: crate::rollout::Completion| {
             let text = self.tokenizer.decode(&completion.ids, true)?;
             let text = text.trim().to_owned();

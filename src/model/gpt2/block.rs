@@ -33,6 +33,16 @@ impl Conv1d {
     }
 }
 
+/// Sizes and scaling of the attention of block `index`
+pub(super) fn heads(config: &Gpt2Config, index: usize) -> Heads {
+    let dim = config.head_size();
+    let mut scale = if config.scale_attn_weights { 1.0 / (dim as f64).sqrt() } else { 1.0 };
+    if config.scale_attn_by_inverse_layer_idx {
+        scale /= (index + 1) as f64;
+    }
+    Heads { count: config.n_head, dim, scale: scale as f32, dropout: None }
+}
+
 pub(super) struct Block {
     pub ln_1: Norm,
     pub c_attn: Conv1d,
@@ -58,11 +68,6 @@ impl Block {
                 bias: get(&format!("{prefix}.{name}.bias"))?,
             })
         };
-        let dim = config.head_size();
-        let mut scale = if config.scale_attn_weights { 1.0 / (dim as f64).sqrt() } else { 1.0 };
-        if config.scale_attn_by_inverse_layer_idx {
-            scale /= (index + 1) as f64;
-        }
         Ok(Self {
             ln_1: norm(&format!("{prefix}.ln_1"))?,
             c_attn: conv("attn.c_attn")?,
@@ -70,7 +75,7 @@ impl Block {
             ln_2: norm(&format!("{prefix}.ln_2"))?,
             c_fc: conv("mlp.c_fc")?,
             mlp_proj: conv("mlp.c_proj")?,
-            heads: Heads { count: config.n_head, dim, scale: scale as f32, dropout: None },
+            heads: heads(config, index),
             activation: config.activation_function,
         })
     }

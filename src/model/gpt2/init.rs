@@ -32,6 +32,11 @@ pub fn weights(config: &Gpt2Config, seed: u64) -> Result<Vec<(String, Tensor)>> 
         .collect()
 }
 
+/// N(0, σ²) for a head of its own
+pub fn normal_values(seed: u64, n: usize, sigma: f64) -> Vec<f32> {
+    normal(&mut Xoshiro256PlusPlus::seed_from_u64(seed), n, sigma)
+}
+
 /// Box–Muller
 fn normal(rng: &mut impl Rng, n: usize, sigma: f64) -> Vec<f32> {
     let mut uniform = || ((rng.next_u64() >> 11) as f64 + 0.5) * (1.0 / (1_u64 << 53) as f64);

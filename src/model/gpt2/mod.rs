@@ -6,7 +6,8 @@
 mod block;
 pub mod cached;
 mod fused;
-mod init;
+pub(super) mod init;
+pub mod packed;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +92,8 @@ impl Gpt2 {
         Self::trainable(config, list)
     }
 
-    fn trainable(config: Gpt2Config, list: Vec<(String, Tensor)>) -> Result<Self> {
+    /// A trainable model of these tensors, named and ordered as [`tensors`] says
+    pub(super) fn trainable(config: Gpt2Config, list: Vec<(String, Tensor)>) -> Result<Self> {
         let mut vars = Vec::with_capacity(list.len());
         for (name, tensor) in list {
             vars.push((name, Var::from_tensor(&tensor)?));

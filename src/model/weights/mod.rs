@@ -31,10 +31,22 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// # Errors
 /// Missing, unexpected and wrongly shaped tensors (all of them in one message), damaged files, NaN and Inf.
 pub fn load(folder: &Path, wanted: &[(String, Vec<usize>)], optional: &[&str]) -> Result<HashMap<String, Tensor>> {
+    load_as(folder, wanted, optional, |_, tensor| Ok(tensor))
+}
+
+/// [`load`] that hands each tensor to `convert` as soon as it is read: what it drops is never in memory with the rest
+pub fn load_as<T: Send>(
+    folder: &Path,
+    wanted: &[(String, Vec<usize>)],
+    optional: &[&str],
+    convert: impl Fn(&str, Tensor) -> Result<T> + Sync,
+) -> Result<HashMap<String, T>> {
     let archives = source::open_all(folder)?;
     let reads = plan::match_names(folder, &archives, wanted, optional)?;
-    let tensors: Vec<Result<(String, Tensor)>> =
-        reads.par_iter().map(|(name, archive, entry)| Ok((name.clone(), archive.read(entry)?))).collect();
+    let tensors: Vec<Result<(String, T)>> = reads
+        .par_iter()
+        .map(|(name, archive, entry)| Ok((name.clone(), convert(name, archive.read(entry)?)?)))
+        .collect();
     // In the order of `wanted`, so that the first complaint does not depend on which thread was faster
     tensors.into_iter().collect()
 }

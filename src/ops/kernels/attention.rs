@@ -25,7 +25,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.count * self.dim
     }
 }
@@ -229,83 +229,5 @@ fn for_each_unit(layout: &Ragged, heads: Heads, work: impl Fn(&[usize], usize) +
         }
     } else {
         (0..units).into_par_iter().for_each(|unit| work(&families[unit / heads.count], unit % heads.count));
-    }
-}
-
-/// New rows of one sequence, and where its keys and values lie in a cache
-#[derive(Clone, Copy, Debug)]
-pub struct CachedRows {
-    /// First row in `qkv`
-    pub row: usize,
-    /// New rows
-    pub rows: usize,
-    /// First row of the sequence in the cache
-    pub cache: usize,
-    /// Rows that were in the cache before the new ones
-    pub past: usize,
-}
-
-/// Attention of new rows over a cache that holds their own keys and values already: out (N, C) from queries in qkv
-/// (N, 3C) and caches (·, C)
-pub fn cached(qkv: &[f32], keys: &[f32], values: &[f32], sequences: &[CachedRows], heads: Heads, out: &mut [f32]) {
-    let (c, d) = (heads.width(), heads.dim);
-    let out = Shared::new(out);
-    let one = |sequence: &CachedRows, head: usize, p: &mut Vec<f32>| {
-        let at = sequence.cache * c + head * d;
-        for i0 in (0..sequence.rows).step_by(BLOCK) {
-            let rows = BLOCK.min(sequence.rows - i0);
-            let stride = sequence.past + i0 + rows;
-            p.resize(rows * stride, 0.0);
-            let first = sequence.row + i0;
-            let query = &qkv[first * 3 * c + head * d..];
-            let scores = Mat::strided(query, 3 * c);
-            // SAFETY: `p` holds rows·stride elements and is ours
-            unsafe {
-                matmul_serial(
-                    rows,
-                    stride,
-                    d,
-                    heads.scale,
-                    scores,
-                    Mat::strided(&keys[at..], c).t(),
-                    p.as_mut_ptr(),
-                    stride,
-                    false,
-                );
-            }
-            for r in 0..rows {
-                let (seen, hidden) = p[r * stride..(r + 1) * stride].split_at_mut(sequence.past + i0 + r + 1);
-                hidden.fill(0.0);
-                let sum = vector::exp_shifted(seen, vector::max(seen));
-                vector::scale(seen, 1.0 / sum);
-            }
-            let to = out.pointer(first * c + head * d, (rows - 1) * c + d);
-            // SAFETY: one call owns this head's columns of its rows
-            unsafe {
-                matmul_serial(
-                    rows,
-                    d,
-                    stride,
-                    1.0,
-                    Mat::strided(p, stride),
-                    Mat::strided(&values[at..], c),
-                    to,
-                    c,
-                    false,
-                );
-            }
-        }
-    };
-    let units = sequences.len() * heads.count;
-    let work: usize = sequences.iter().map(|s| s.rows * (s.past + s.rows)).sum();
-    if work * c < 1 << 16 {
-        let mut p = Vec::new();
-        for sequence in sequences {
-            (0..heads.count).for_each(|head| one(sequence, head, &mut p));
-        }
-    } else {
-        (0..units).into_par_iter().for_each_init(Vec::new, |p, unit| {
-            one(&sequences[unit / heads.count], unit % heads.count, p);
-        });
     }
 }

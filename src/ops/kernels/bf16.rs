@@ -34,6 +34,36 @@ pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut 
     }
 }
 
+/// Rounds the first `lanes` rows of a matrix into pairs of columns, to[pair][lane] with `width` lanes to a pair, the rest
+/// 0: what the inner loops multiply. `width` is at most 12 (rows of a tile) or 32 (columns of a panel)
+///
+/// # Panics
+/// Where [`supported`] says no
+pub(super) fn pack(from: Mat, lanes: usize, width: usize, columns: usize, to: &mut [u32]) {
+    assert!(supported(), "this processor has no bfloat16 products");
+    #[cfg(target_arch = "x86_64")]
+    {
+        from.check(lanes, columns);
+        assert!(lanes <= width && to.len() == columns.div_ceil(2) * width);
+        let strip = x86::Strip { data: from.data, lane: from.row, step: from.col };
+        macro_rules! call {
+            ($($width:literal)*) => {
+                match width {
+                    // SAFETY: the features were checked, and so were the sizes
+                    $($width => unsafe { x86::pack::<$width>(strip, lanes, columns, to.as_mut_ptr()) },)*
+                    _ => unreachable!("no tile is {width} wide"),
+                }
+            };
+        }
+        call!(1 2 3 4 5 6 7 8 9 10 11 12 32);
+    }
+}
+
+/// The first `n` of 16 lanes
+pub(super) fn lane_mask(n: usize) -> u16 {
+    if n >= 16 { u16::MAX } else { (1_u16 << n) - 1 }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
@@ -46,6 +76,7 @@ mod x86 {
 
     use rayon::prelude::*;
 
+    use super::lane_mask;
     use crate::ops::kernels::matmul::Mat;
     use crate::ops::kernels::share::Shared;
 
@@ -146,10 +177,10 @@ mod x86 {
 
     /// A strip of a matrix: element (lane i, step j) lies at `i·lane + j·step`
     #[derive(Clone, Copy)]
-    struct Strip<'a> {
-        data: &'a [f32],
-        lane: usize,
-        step: usize,
+    pub struct Strip<'a> {
+        pub data: &'a [f32],
+        pub lane: usize,
+        pub step: usize,
     }
 
     /// Rounds a strip of `lanes` ≤ W lanes and `steps` steps into words of two steps, W words together; the rest is 0
@@ -157,7 +188,7 @@ mod x86 {
     /// # Safety
     /// The processor must have the features; the strip must be in bounds; `to` must hold W·⌈steps/2⌉ words
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    unsafe fn pack<const W: usize>(from: Strip, lanes: usize, steps: usize, to: *mut u32) {
+    pub unsafe fn pack<const W: usize>(from: Strip, lanes: usize, steps: usize, to: *mut u32) {
         let words = steps.div_ceil(2);
         let data = from.data.as_ptr();
         // SAFETY: all offsets below stay inside the strip, masked lanes are not touched
@@ -212,11 +243,6 @@ mod x86 {
         // SAFETY: both are 256 plain bits
         let half = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_set1_ps(x))) };
         (_mm_cvtsi128_si32(_mm256_castsi256_si128(half)) & 0xffff) as u32
-    }
-
-    /// The first `n` of 16 lanes
-    fn lane_mask(n: usize) -> u16 {
-        if n >= 16 { u16::MAX } else { (1_u16 << n) - 1 }
     }
 
     /// Where a tile's sums go

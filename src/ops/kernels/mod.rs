@@ -10,10 +10,14 @@
 
 pub mod attention;
 pub mod bf16;
+pub mod cache;
 pub mod layers;
 pub mod matmul;
 pub mod noise;
+pub mod packed;
+mod pages;
 mod share;
+mod tiles;
 pub mod vector;
 
 /// Widest vector instructions of this processor that the loops below are compiled for

@@ -4,7 +4,7 @@
 const REACH: usize = 50;
 
 /// The final answer of a text: the last `\boxed{}`, else what follows the last `####`, else the last `<answer>`, else
-/// the mathematics or number behind the last `answer is` or `answer:`, else the last number
+/// the formula or number behind the last `answer is` or `answer:`, else the last formula or number
 pub(super) fn final_answer(text: &str) -> Option<&str> {
     boxed(text)
         .or_else(|| hashes(text))
@@ -31,13 +31,13 @@ pub(super) fn solution(text: &str) -> Option<&str> {
         .or_else(|| environments(text).pop().map(|(_, inside)| inside))
         .or_else(|| hashes(text))
         .or_else(|| whole(text).filter(|text| is_arithmetic(text)))
-        .or_else(|| last_number(text))
-        .or_else(|| bare_latex(text))
+        .or_else(|| numbers(text).filter(|number| stands_alone(text, number)).last())
 }
 
-/// A formula that stands alone without an environment
-fn bare_latex(text: &str) -> Option<&str> {
-    whole(text).filter(|text| text.starts_with("\\frac") || text.starts_with("-\\frac"))
+/// Not part of a formula or a word: `x+1`, `A4`
+fn stands_alone(text: &str, number: &str) -> bool {
+    let before = text[..offset(text, number)].chars().next_back();
+    before.is_none_or(|c| c.is_whitespace() || "=*$\u{20ac}\u{a3}".contains(c))
 }
 
 fn is_arithmetic(text: &str) -> bool {
@@ -83,7 +83,9 @@ fn announced(text: &str) -> Option<&str> {
     let rest = &text[start..];
     let sentence = rest.find(['\n', '!', '?']).map_or(rest, |end| &rest[..end]);
     let latex = environments(sentence).first().map(|(_, inside)| *inside);
-    latex.or_else(|| numbers(sentence).next())
+    // `the answer is 3 + 4 = 7`
+    let result = sentence.rsplit_once('=').map_or(sentence, |(_, result)| result);
+    latex.or_else(|| numbers(result).next())
 }
 
 /// The end of the last occurrence of some words in ASCII
@@ -92,8 +94,21 @@ fn rfind_ignoring_case(text: &str, words: &str) -> Option<usize> {
     Some(at + words.len())
 }
 
+/// The last formula, unless a number stands behind it
 fn last_number(text: &str) -> Option<&str> {
-    numbers(text).last()
+    let number = numbers(text).last();
+    // The money of `$5 and then $7` is no formula
+    let formulas = environments(text).into_iter().filter(|(_, inside)| !is_prose(inside));
+    let formula = formulas.map(|(_, inside)| inside).next_back();
+    match (formula, number) {
+        (Some(formula), Some(number)) if offset(text, number) >= offset(text, formula) + formula.len() => Some(number),
+        (Some(formula), _) => Some(formula),
+        (None, number) => number,
+    }
+}
+
+fn is_prose(text: &str) -> bool {
+    text.split_whitespace().any(|word| word.len() > 1 && word.chars().all(char::is_alphabetic))
 }
 
 /// Numbers with sign, thousands, decimals, a fraction's other half, per cent
@@ -146,11 +161,49 @@ fn environments(text: &str) -> Vec<(usize, &str)> {
                 continue;
             }
         }
+        if let Some(length) = fraction(rest) {
+            found.push((at, &rest[..length]));
+            at += length;
+            continue;
+        }
         // A backslash takes the next character with it: `\$` opens nothing
         let step = rest.chars().take(if rest.starts_with('\\') { 2 } else { 1 }).map(char::len_utf8).sum::<usize>();
         at += step;
     }
-    found
+    joined(text, found)
+}
+
+/// Joins `$2$ and $3$` to one answer
+fn joined<'t>(text: &'t str, environments: Vec<(usize, &'t str)>) -> Vec<(usize, &'t str)> {
+    let mut joined: Vec<(usize, &str)> = Vec::new();
+    for (start, inside) in environments {
+        if let Some((_, before)) = joined.last_mut() {
+            let begin = offset(text, before);
+            let between = text[begin + before.len()..start].trim_start_matches(['$', '\\', ')', ']']).trim();
+            if ["and", ",and", ", and", "or", ",or", ", or", ","].contains(&between) {
+                *before = &text[begin..offset(text, inside) + inside.len()];
+                continue;
+            }
+        }
+        joined.push((start, inside));
+    }
+    joined
+}
+
+/// Where a part of a text begins in it
+fn offset(text: &str, part: &str) -> usize {
+    part.as_ptr() as usize - text.as_ptr() as usize
+}
+
+/// The length of `\frac{NUMBER}{NUMBER}` at the beginning, which needs no environment
+fn fraction(text: &str) -> Option<usize> {
+    let mut rest = text.strip_prefix('-').unwrap_or(text).strip_prefix("\\frac")?;
+    for _ in 0..2 {
+        let (number, after) = rest.strip_prefix('{')?.split_once('}')?;
+        number.replace(',', ".").parse::<f64>().ok()?;
+        rest = after;
+    }
+    Some(text.len() - rest.len())
 }
 
 fn follows_answer(text: &str, start: usize) -> bool {

@@ -1,0 +1,161 @@
+//! Token particles: at a hidden state like this one, this token was worth so much.
+//!
+//! Used by the token field, which steers a decoder without touching its model. States of a language model almost never
+//! recur, so a particle is keyed by its features, and the field is a smooth one.
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::grl::arrays::{Arrays, Header, Owner};
+use crate::grl::kernel::{Kernel, Point};
+
+const KIND: &str = "token memory";
+
+/// One token particle, as it is read
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenParticle<'a> {
+    /// Features of the state
+    pub phi: &'a [f32],
+    /// The token
+    pub token: u32,
+    /// Its weight in the field
+    pub alpha: f32,
+    /// How often it was updated
+    pub count: u32,
+    /// When it was last touched
+    pub stamp: u32,
+}
+
+/// A bounded set of token particles; the one not touched for longest makes room
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenMemory {
+    dim: usize,
+    capacity: usize,
+    phi: Vec<f32>,
+    tokens: Vec<u32>,
+    alphas: Vec<f32>,
+    counts: Vec<u32>,
+    stamps: Vec<u32>,
+}
+
+/// Kernel correlation from which two states with the same token are one particle
+const SAME: f64 = 1.0 - 1e-6;
+
+impl TokenMemory {
+    /// An empty memory for states of `dim` features
+    pub fn new(dim: usize, capacity: usize) -> Result<Self> {
+        if capacity == 0 {
+            return Err(Error::usage("a particle memory needs room for at least one particle"));
+        }
+        let empty = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (phi, tokens, alphas, counts, stamps) = empty;
+        Ok(Self { dim, capacity, phi, tokens, alphas, counts, stamps })
+    }
+
+    /// Particles
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is none
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Features of a state
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Particle `i`
+    pub fn particle(&self, i: usize) -> TokenParticle<'_> {
+        TokenParticle {
+            phi: self.state(i),
+            token: self.tokens[i],
+            alpha: self.alphas[i],
+            count: self.counts[i],
+            stamp: self.stamps[i],
+        }
+    }
+
+    pub(in crate::grl) fn state(&self, i: usize) -> &[f32] {
+        &self.phi[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// Kernel TD: adds `by` (the step size times the TD error) to the weight of this state and token, in a new particle
+    /// where there is none
+    pub fn add(&mut self, kernel: &Kernel, phi: &[f32], token: u32, by: f64, now: u32) -> Result<()> {
+        if phi.len() != self.dim {
+            let message = format!("a state has {} features, and the memory holds {}", phi.len(), self.dim);
+            return Err(Error::usage(message));
+        }
+        if !by.is_finite() || !phi.iter().all(|x| x.is_finite()) {
+            return Err(Error::run(format!(
+                "a token particle for token {token} with weight {by} or features not finite"
+            )));
+        }
+        let state = Point::new(0, phi);
+        // Only kernels that fall with distance have a correlation of 1 at one place alone
+        let is_same = |i: usize| {
+            phi == self.state(i)
+                || kernel.falls_with_distance() && kernel.correlation(state, Point::new(1, self.state(i))) >= SAME
+        };
+        let found = (0..self.len()).find(|&i| self.tokens[i] == token && is_same(i));
+        if let Some(i) = found {
+            self.alphas[i] = (f64::from(self.alphas[i]) + by) as f32;
+            self.counts[i] = self.counts[i].saturating_add(1);
+            self.stamps[i] = now;
+            return Ok(());
+        }
+        let at = if self.len() < self.capacity { self.len() } else { self.oldest() };
+        if at == self.len() {
+            self.phi.extend_from_slice(phi);
+            self.tokens.push(token);
+            self.alphas.push(by as f32);
+            self.counts.push(1);
+            self.stamps.push(now);
+        } else {
+            self.phi[at * self.dim..(at + 1) * self.dim].copy_from_slice(phi);
+            (self.tokens[at], self.alphas[at]) = (token, by as f32);
+            (self.counts[at], self.stamps[at]) = (1, now);
+        }
+        Ok(())
+    }
+
+    fn oldest(&self) -> usize {
+        (0..self.len()).min_by_key(|&i| self.stamps[i]).unwrap_or_default()
+    }
+
+    /// The memory as flat arrays
+    pub fn to_arrays(&self, owner: &Owner) -> Arrays {
+        let extra = json!({ "dim": self.dim, "capacity": self.capacity, "particles": self.len() });
+        Arrays::new(Header::new(KIND, owner, extra))
+            .with_rows("phi", self.dim, self.phi.clone())
+            .with("tokens", self.tokens.clone())
+            .with("alphas", self.alphas.clone())
+            .with("counts", self.counts.clone())
+            .with("stamps", self.stamps.clone())
+    }
+
+    /// The memory in the bytes of a file, which must belong to `owner`
+    pub fn from_bytes(bytes: &[u8], owner: &Owner) -> Result<Self> {
+        let mut arrays = Arrays::from_bytes(bytes, KIND, owner)?;
+        let [dim, capacity, particles] = ["dim", "capacity", "particles"].map(|name| arrays.size(name));
+        let (dim, capacity, particles) = (dim?, capacity?, particles?);
+        if particles > capacity {
+            return Err(Error::usage(format!(
+                "the {KIND} is damaged: {particles} particles in a memory for {capacity}"
+            )));
+        }
+        let mut memory = Self::new(dim, capacity)?;
+        memory.phi = arrays.take("phi", particles.saturating_mul(dim))?;
+        memory.tokens = arrays.take("tokens", particles)?;
+        memory.alphas = arrays.take("alphas", particles)?;
+        memory.counts = arrays.take("counts", particles)?;
+        memory.stamps = arrays.take("stamps", particles)?;
+        if !memory.phi.iter().chain(&memory.alphas).all(|x| x.is_finite()) {
+            return Err(Error::usage(format!("the {KIND} is damaged: a feature or weight is not finite")));
+        }
+        Ok(memory)
+    }
+}

@@ -1,0 +1,220 @@
+//! Products with a matrix that is packed once and multiplied often: decoding, where weights meet a few rows at a time.
+//!
+//! A product of few rows reads every weight for little arithmetic, so what counts is to read them at the pace of the
+//! memory: 32 columns lie together as a panel, k after k, and panels one after another, in large pages. While one panel
+//! is multiplied the next is fetched. Panels are split over threads; a sum is never split, so threads, the number of rows
+//! and what the other rows hold do not change a byte of a row's result.
+
+use rayon::prelude::*;
+
+use super::bf16;
+use super::matmul::{Mat, Precision};
+use super::pages::Pages;
+use super::share::Shared;
+use super::tiles::{Loop, Target, WIDTH};
+
+/// Below this many multiply-adds a product stays on the calling thread
+const SERIAL_BELOW: usize = 1 << 17;
+
+/// A (k, n) matrix in panels
+pub struct Packed {
+    k: usize,
+    n: usize,
+    kernel: Loop,
+    panels: Pages,
+}
+
+impl Packed {
+    /// Packs B (k, n), rounded as `precision` says
+    ///
+    /// # Panics
+    /// For bfloat16 where [`bf16::supported`] says no
+    pub fn new(b: Mat, k: usize, n: usize, precision: Precision) -> Self {
+        Self::with_loop(b, k, n, Loop::best(precision))
+    }
+
+    fn with_loop(b: Mat, k: usize, n: usize, kernel: Loop) -> Self {
+        b.check(k, n);
+        let mut packed = Self { k, n, kernel, panels: Pages::new(steps(kernel, k) * n.next_multiple_of(WIDTH)) };
+        let panel = (packed.steps() * WIDTH).max(1);
+        packed.panels.par_chunks_mut(panel).enumerate().for_each(|(p, to)| {
+            let from = Mat { data: &b.data[p * WIDTH * b.col..], ..b };
+            pack(kernel, from.t(), WIDTH.min(n - p * WIDTH), WIDTH, k, to);
+        });
+        packed
+    }
+
+    /// Words along k
+    fn steps(&self) -> usize {
+        steps(self.kernel, self.k)
+    }
+
+    /// y = xB (+ bias): x (m, k), bias (n,) → y (m, n)
+    pub fn multiply(&self, m: usize, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        let (k, n, steps, kernel) = (self.k, self.n, self.steps(), self.kernel);
+        assert_eq!((x.len(), y.len()), (m * k, m * n), "({m}, {k}) by ({k}, {n})");
+        assert!(bias.is_none_or(|bias| bias.len() == n));
+        if m == 0 || n == 0 {
+            return;
+        }
+        // Rows in groups of nearly one size, each packed as x[step][row]
+        let groups = m.div_ceil(kernel.most_rows());
+        let height = m.div_ceil(groups);
+        let parallel = m * n * k >= SERIAL_BELOW && rayon::current_num_threads() > 1;
+        let mut words = vec![0_u32; m * steps];
+        let pack_group = |(g, to): (usize, &mut [u32])| {
+            let rows = height.min(m - g * height);
+            pack(kernel, Mat::rows(&x[g * height * k..], k), rows, rows, k, to);
+        };
+        let group_words = (height * steps).max(1);
+        if parallel && m * k >= 1 << 14 {
+            words.par_chunks_mut(group_words).enumerate().for_each(pack_group);
+        } else {
+            words.chunks_mut(group_words).enumerate().for_each(pack_group);
+        }
+
+        let y = Shared::new(y);
+        let panel = |p: usize| {
+            let w = &self.panels[p * steps * WIDTH..][..steps * WIDTH];
+            let width = WIDTH.min(n - p * WIDTH);
+            for g in 0..m.div_ceil(height) {
+                let rows = height.min(m - g * height);
+                let target = Target {
+                    y: y.pointer(g * height * n + p * WIDTH, (rows - 1) * n + width),
+                    stride: n,
+                    width,
+                    bias: bias.map(|bias| &bias[p * WIDTH..][..width]),
+                };
+                // Few rows are as fast as the memory: the processor's own prefetching needs a small lead. With more of
+                // them each group fetches its share of the next panel while it computes
+                let ahead = if height <= 4 { 512 } else { w.len() + g * w.len() / groups };
+                let ahead = w.as_ptr().wrapping_add(ahead);
+                let words = &words[g * height * steps..][..rows * steps];
+                // SAFETY: tiles are disjoint and in bounds; the loop was chosen for this processor
+                unsafe { kernel.tile(rows, words, w, ahead, 128 / groups, &target) }
+            }
+        };
+        let panels = n.div_ceil(WIDTH);
+        if parallel {
+            // Neighbouring panels stay together: memory is read in long runs
+            let run = panels.div_ceil(4 * rayon::current_num_threads());
+            (0..panels.div_ceil(run))
+                .into_par_iter()
+                .for_each(|i| (i * run..((i + 1) * run).min(panels)).for_each(panel));
+        } else {
+            (0..panels).for_each(panel);
+        }
+    }
+}
+
+/// Words along k: bfloat16 has two numbers in one
+fn steps(kernel: Loop, k: usize) -> usize {
+    if kernel == Loop::Avx512Bf16 { k.div_ceil(2) } else { k }
+}
+
+/// Writes lanes (rows of `from`) as to[step][lane], `width` lanes to a step; those beyond `lanes` stay as they are
+fn pack(kernel: Loop, from: Mat, lanes: usize, width: usize, k: usize, to: &mut [u32]) {
+    if kernel == Loop::Avx512Bf16 {
+        return bf16::pack(from, lanes, width, k, to);
+    }
+    for (q, to) in to.chunks_exact_mut(width).enumerate() {
+        let (to, data) = (to[..lanes].iter_mut(), &from.data[q * from.col..]);
+        if from.row == 1 {
+            to.zip(data).for_each(|(to, x)| *to = x.to_bits());
+        } else {
+            to.zip(data.iter().step_by(from.row)).for_each(|(to, x)| *to = x.to_bits());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::ops::kernels::{Simd, simd_level};
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let next = |state: &mut u32| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (*state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).scan(seed, |state, _| Some(next(state))).collect()
+    }
+
+    /// Loops that this processor has
+    fn loops() -> Vec<Loop> {
+        let mut loops = vec![Loop::Plain];
+        if simd_level() != Simd::Baseline {
+            loops.push(Loop::Avx2);
+        }
+        if simd_level() == Simd::V4 {
+            loops.push(Loop::Avx512);
+        }
+        if super::bf16::supported() {
+            loops.push(Loop::Avx512Bf16);
+        }
+        loops
+    }
+
+    #[test]
+    fn products_equal_plain_sums_at_every_size() {
+        let sizes = [(1, 1), (2, 31), (3, 33), (7, 64), (64, 100), (65, 129), (130, 70), (257, 320)];
+        for kernel in loops() {
+            let round = |x: f32| f64::from(if kernel == Loop::Avx512Bf16 { bf16::from_f32(x).to_f32() } else { x });
+            for (k, n) in sizes {
+                let (b, bias) = (numbers(k * n, 1), numbers(n, 2));
+                let flipped: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+                let packed = Packed::with_loop(Mat::rows(&b, n), k, n, kernel);
+                let again = Packed::with_loop(Mat::rows(&flipped, k).t(), k, n, kernel);
+                assert_eq!(*packed.panels, *again.panels, "{kernel:?} ({k},{n}): packed from either layout");
+                for m in (1..=14).chain([23, 24, 25, 37, 48, 69, 70]) {
+                    let x = numbers(m * k, 3);
+                    let mut y = vec![f32::NAN; m * n];
+                    packed.multiply(m, &x, Some(&bias), &mut y);
+                    for i in 0..m {
+                        for j in 0..n {
+                            let sum: f64 = (0..k).map(|q| round(x[i * k + q]) * round(b[q * n + j])).sum();
+                            let (got, want) = (f64::from(y[i * n + j]), sum + f64::from(bias[j]));
+                            let bound = 2e-6 * (1.0 + (k as f64).sqrt());
+                            assert!(
+                                (got - want).abs() < bound,
+                                "{kernel:?} ({m},{n},{k}) at ({i},{j}): {got}, not {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_rows_beside_it_nor_on_threads() {
+        let (k, n, m) = (300, 1000, 41);
+        let (b, x) = (numbers(k * n, 4), numbers(m * k, 5));
+        for kernel in loops() {
+            let packed = Packed::with_loop(Mat::rows(&b, n), k, n, kernel);
+            let product = |m: usize, x: &[f32], threads: usize| {
+                let mut y = vec![0.0; m * n];
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+                pool.install(|| packed.multiply(m, x, None, &mut y));
+                y
+            };
+            let all = product(m, &x, 2);
+            assert_eq!(product(m, &x, 1), all);
+            assert_eq!(product(m, &x, 3), all);
+            for i in [0, 11, 40] {
+                assert_eq!(product(1, &x[i * k..(i + 1) * k], 2), all[i * n..(i + 1) * n], "{kernel:?} row {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_sides_are_fine() {
+        let packed = Packed::with_loop(Mat::rows(&[], 3), 0, 3, Loop::Plain);
+        let mut y = [1.0; 6];
+        packed.multiply(2, &[], Some(&[1.0, 2.0, 3.0]), &mut y);
+        assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+        packed.multiply(0, &[], None, &mut []);
+    }
+}

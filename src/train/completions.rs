@@ -1,0 +1,98 @@
+//! What online trainers say of a rollout: log-probabilities, metrics under TRL's names, the table of completions.
+
+use std::path::Path;
+
+use super::collate::Batch;
+use super::collect::Collector;
+use crate::Result;
+use crate::algo::group::nan_mean_std;
+use crate::model::gpt2::Gpt2;
+use crate::rollout::Rollout;
+use crate::run::{Column, Metrics, write_table};
+
+/// log π of every completion token under `model`, without gradients, `chunk` completions a pass
+pub fn log_probs(model: &Gpt2, rollout: &Rollout, chunk: usize, temperature: f64) -> Result<Vec<Vec<f32>>> {
+    let mut all = Vec::with_capacity(rollout.len());
+    for start in (0..rollout.len()).step_by(chunk.max(1)) {
+        let completions = start..(start + chunk).min(rollout.len());
+        let batch = Batch::of_completions(completions.map(|i| rollout.sequence(i)))?;
+        let hidden = model.hidden(&batch.ids, &batch.layout, None)?;
+        let scored = model.token_log_probs(&hidden, &batch.rows, &batch.targets, temperature)?;
+        let values = scored.log_probs.to_vec1::<f32>()?;
+        let mut rest = &values[..];
+        for &count in &batch.counts {
+            let (own, others) = rest.split_at(count);
+            all.push(own.to_vec());
+            rest = others;
+        }
+    }
+    Ok(all)
+}
+
+/// TRL's metrics of rewards; what could not be judged is left out
+pub fn reward_metrics(rollout: &Rollout, names: &[String], metrics: &mut Metrics) {
+    let spread = |values: &[Option<f64>]| nan_mean_std(values.iter().map(|value| value.unwrap_or(f64::NAN)));
+    let mut set = |name: String, value: f64| {
+        if !value.is_nan() {
+            metrics.set(name, value);
+        }
+    };
+    for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
+        let (mean, std) = spread(values);
+        set(format!("rewards/{name}/mean"), mean);
+        set(format!("rewards/{name}/std"), std);
+    }
+    let (mean, std) = spread(&rollout.rewards);
+    set("reward".to_owned(), mean);
+    set("reward_std".to_owned(), std);
+}
+
+/// How far the sampler's log-probabilities lie from the trainer's
+pub fn sampling_metrics(sampled: &[f32], trained: &[f32], metrics: &mut Metrics) {
+    let difference = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
+    let differences: Vec<f64> = sampled.iter().zip(trained).map(difference).collect();
+    let mean = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
+    metrics.set("sampling/sampling_logp_difference/mean", mean);
+    metrics.set("sampling/sampling_logp_difference/max", differences.into_iter().fold(0.0, f64::max));
+}
+
+/// Writes `completions/completions_STEP.parquet` with TRL's columns
+pub fn completions_table(
+    collector: &Collector,
+    rollout: &Rollout,
+    names: &[String],
+    step: u64,
+    folder: &Path,
+) -> Result<()> {
+    let (prompts, completions) = collector.texts(rollout)?.into_iter().unzip();
+    let mean = |advantages: &Vec<f32>| {
+        let n = advantages.len() as f64;
+        (n > 0.0).then(|| advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / n)
+    };
+    let mut columns = vec![
+        ("step", Column::Integers(vec![step as i64; rollout.len()])),
+        ("prompt", Column::Texts(prompts)),
+        ("completion", Column::Texts(completions)),
+    ];
+    for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
+        columns.push((name, Column::Numbers(values.clone())));
+    }
+    columns.push(("advantage", Column::Numbers(rollout.advantages.iter().map(mean).collect())));
+    write_table(&folder.join("completions").join(format!("completions_{step:05}.parquet")), &columns)
+}
+
+/// TRL's metrics of generation: lengths in tokens, and the share that was cut
+pub fn length_metrics(rollout: &Rollout, metrics: &mut Metrics) {
+    let lengths: Vec<f64> = rollout.completions.iter().map(|ids| ids.len() as f64).collect();
+    let ended = lengths.iter().zip(&rollout.truncated).filter(|(_, cut)| !**cut).map(|(length, _)| *length);
+    let ended: Vec<f64> = ended.collect();
+    for (kind, lengths) in [("length", &lengths), ("terminated_length", &ended)] {
+        let mean = lengths.iter().sum::<f64>() / lengths.len().max(1) as f64;
+        let of = |pick: fn(f64, f64) -> f64| lengths.iter().copied().reduce(pick).unwrap_or(0.0);
+        metrics.set(format!("completions/mean_{kind}"), mean);
+        metrics.set(format!("completions/min_{kind}"), of(f64::min));
+        metrics.set(format!("completions/max_{kind}"), of(f64::max));
+    }
+    let cut = rollout.truncated.iter().filter(|cut| **cut).count();
+    metrics.set("completions/clipped_ratio", cut as f64 / lengths.len().max(1) as f64);
+}
