@@ -31,6 +31,8 @@ config_keys! {
     }
 }
 
+const WITHOUT_ESTIMATE: &str = "`loss_type apo_zero_unpaired` needs no such estimate";
+
 impl KtoKeys {
     /// Whether the loss needs an estimate of the KL divergence
     pub fn estimates_kl(&self) -> bool {
@@ -42,21 +44,20 @@ impl KtoKeys {
         if !self.estimates_kl() {
             return Ok(());
         }
-        const HINT: &str = "`loss_type apo_zero_unpaired` needs no such estimate";
         if train.train_sampling_strategy != SamplingStrategy::Sequential {
             return Err(Error::usage(format!(
                 "`train_sampling_strategy` must be `sequential` for `loss_type kto`, got `{}`: the KL estimate pairs \
                  each prompt with its neighbour's completion",
                 train.train_sampling_strategy
             ))
-            .hint(HINT));
+            .hint(WITHOUT_ESTIMATE));
         }
         if train.per_device_train_batch_size < 2 {
             return Err(Error::usage(
                 "`per_device_train_batch_size` must be at least 2 for `loss_type kto`, got 1: the KL estimate needs a \
                  neighbour",
             )
-            .hint(HINT));
+            .hint(WITHOUT_ESTIMATE));
         }
         Ok(())
     }

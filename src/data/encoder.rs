@@ -42,24 +42,6 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// A whole sequence: a prompt where there is one, and what follows it; `None` for a conversation without messages
-    pub(super) fn after(
-        &self,
-        row: &Row,
-        prompt: Option<&Content<'_>>,
-        content: &Content<'_>,
-    ) -> Result<Option<Vec<u32>>> {
-        match (prompt, content) {
-            (Some(Content::Text(prompt)), Content::Text(text)) => {
-                self.tokenizer.encode(&format!("{prompt}{}", self.with_eos(text)?)).map(Some)
-            }
-            (Some(Content::Messages(prompt)), Content::Messages(messages)) => {
-                self.conversation(row, &[prompt.as_slice(), messages.as_slice()].concat(), false)
-            }
-            _ => self.whole(row, content),
-        }
-    }
-
     /// [`Self::whole`], and which tokens the template marks as generated, with `{% generation %}`
     pub(super) fn whole_marked(&self, row: &Row, messages: &[Value]) -> Result<Option<Marked>> {
         if messages.is_empty() {
@@ -90,6 +72,24 @@ impl<'a> Encoder<'a> {
             .hint(
                 "the chat template marks nothing of it with `{% generation %}`; correct the template or remove the row",
             ))
+    }
+
+    /// A whole sequence: a prompt where there is one, and what follows it; `None` for a conversation without messages
+    pub(super) fn after(
+        &self,
+        row: &Row,
+        prompt: Option<&Content<'_>>,
+        content: &Content<'_>,
+    ) -> Result<Option<Vec<u32>>> {
+        match (prompt, content) {
+            (Some(Content::Text(prompt)), Content::Text(text)) => {
+                self.tokenizer.encode(&format!("{prompt}{}", self.with_eos(text)?)).map(Some)
+            }
+            (Some(Content::Messages(prompt)), Content::Messages(messages)) => {
+                self.conversation(row, &[prompt.as_slice(), messages.as_slice()].concat(), false)
+            }
+            _ => self.whole(row, content),
+        }
     }
 
     /// A prompt to be completed

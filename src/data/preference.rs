@@ -115,7 +115,7 @@ pub fn framed_preference_examples(
     options: &PreferenceOptions,
 ) -> Result<Prepared<PreferenceExample>> {
     let (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
-    pairs(dataset, tokenizer, options, &|prompt, completions| {
+    pairs(dataset, tokenizer, options, &move |prompt, completions| {
         if let Some(bos) = bos.filter(|bos| prompt.first() != Some(bos)) {
             prompt.insert(0, bos);
         }
@@ -125,11 +125,14 @@ pub fn framed_preference_examples(
     })
 }
 
+/// Changes the ends of a prompt and its completions
+type Frame = dyn Fn(&mut Vec<u32>, &mut [Vec<u32>]) + Sync;
+
 fn pairs(
     dataset: &Dataset,
     tokenizer: &Tokenizer,
     options: &PreferenceOptions,
-    frame: &(dyn Fn(&mut Vec<u32>, &mut [Vec<u32>]) + Sync),
+    frame: &Frame,
 ) -> Result<Prepared<PreferenceExample>> {
     let format = Format::among(dataset, &[Kind::Preference, Kind::ImplicitPreference], "text", PAIR_COLUMNS)?;
     let implicit = is_implicit(dataset, format);
@@ -263,7 +266,8 @@ pub fn unpaired_examples(
 fn label(row: &Row) -> Result<bool> {
     let value = row.fields.get("label").unwrap_or(&Value::Null);
     // A CSV file has nothing but text
-    let from_csv = row.place.file.trim_end_matches(".gz").ends_with(".csv");
+    let file = row.place.file.to_ascii_lowercase();
+    let from_csv = file.strip_suffix(".gz").unwrap_or(&file).split('.').next_back() == Some("csv");
     match value {
         Value::Bool(label) => Ok(*label),
         Value::String(text) if from_csv && text.eq_ignore_ascii_case("true") => Ok(true),

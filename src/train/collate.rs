@@ -46,6 +46,18 @@ impl Batch {
         Ok(batch)
     }
 
+    /// One sequence for each prompt, which may be empty, and completion; the pairs are the completion tokens
+    pub fn of_sequences<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Result<Self> {
+        let texts: Vec<LmExample> = sequences
+            .into_iter()
+            .map(|(prompt, completion)| LmExample {
+                ids: [prompt, completion].concat(),
+                loss: (0..prompt.len() + completion.len()).map(|token| token >= prompt.len()).collect(),
+            })
+            .collect();
+        Self::of_texts(&texts)
+    }
+
     /// Two sequences for each pair, all chosen completions before all rejected ones in `counts`; the pairs are the
     /// completion tokens. A prompt that both share is laid down once.
     pub fn of_pairs<'a>(examples: impl IntoIterator<Item = &'a PreferenceExample>) -> Result<Self> {
@@ -196,7 +208,7 @@ mod tests {
         assert_eq!((batch.counts, prompts), (vec![2, 2, 1, 1], vec![(0, 5), (1, 6), (6, 6)]));
         let empty = Batch::of_pairs(&[pair(&[], [0, 0])]).unwrap();
         assert_eq!((empty.targets, empty.counts), (vec![8], vec![1, 0]));
-        let completions = Batch::of_completions([(&[4, 5][..], &[6][..])]).unwrap();
-        assert_eq!((completions.rows, completions.targets), (vec![1], vec![6]));
+        let completions = Batch::of_sequences([(&[4, 5][..], &[6][..]), (&[], &[7, 8])]).unwrap();
+        assert_eq!((completions.rows, completions.targets), (vec![1, 3], vec![6, 8]));
     }
 }

@@ -103,8 +103,12 @@ struct Kto {
 /// Σ log π of the completions, or of the mismatched ones, (B,). Policy and reference go through the same passes, so that
 /// their difference at the start is exactly 0
 fn sums(model: &Gpt2, pairs: &[&PreferenceExample], mismatched: bool, dropout: Option<u64>) -> Result<Tensor> {
-    let sequences = pairs.iter().map(|pair| if mismatched { pair.rejected_sequence() } else { pair.chosen_sequence() });
-    Scored::new(model, &Batch::of_completions(sequences)?, dropout)?.sums(None)
+    let batch = if mismatched {
+        Batch::of_sequences(pairs.iter().map(|pair| pair.rejected_sequence()))?
+    } else {
+        Batch::of_sequences(pairs.iter().map(|pair| pair.chosen_sequence()))?
+    };
+    Scored::new(model, &batch, dropout)?.sums(None)
 }
 
 /// Both for the reference model, (2B,); zeros where no one asks for the mismatched ones
@@ -125,7 +129,7 @@ impl Kto {
     }
 
     /// TRL's metrics; those of a side are left out where the pass has none of it
-    fn metrics(&self, policy: &Scored, labels: &[bool], sums: &[f64], rewards: &[f64], kl: f64) -> Result<Metrics> {
+    fn metrics(policy: &Scored, labels: &[bool], sums: &[f64], rewards: &[f64], kl: f64) -> Result<Metrics> {
         let sequences = policy.per_sequence()?;
         let all = Sums::total(&sequences);
         let mut metrics = Metrics::from_iter([("kl", kl), ("entropy", all.per_token(all.entropy))]);
@@ -170,7 +174,7 @@ impl Objective for Kto {
         let [reference, mismatched] = super::scored::halves(&reference)?;
         clock.time(Part::Forward, || {
             let kl = self.kl(pass, &pairs, &mismatched)?;
-            let batch = Batch::of_completions(pairs.iter().map(|pair| pair.chosen_sequence()))?;
+            let batch = Batch::of_sequences(pairs.iter().map(|pair| pair.chosen_sequence()))?;
             let policy = Scored::new(self.pairs.model_for(pass.split), &batch, pass.dropout)?;
             let sums = policy.sums(None)?; // (B,)
             let ratio = (&sums - &reference)?;
@@ -183,7 +187,7 @@ impl Objective for Kto {
             let undesirable = (kto_undesirable(&ratio, kl, beta)? * weights(false, keys.undesirable_weight)?)?;
             let loss = ((desirable + undesirable)?.sum_all()? / pass.denominator)?;
             let rewards = numbers(&implicit_reward(&ratio.detach(), beta)?)?;
-            let metrics = self.metrics(&policy, &labels, &numbers(&sums)?, &rewards, kl)?;
+            let metrics = Self::metrics(&policy, &labels, &numbers(&sums)?, &rewards, kl)?;
             Outcome::new(loss, metrics, policy.total_tokens)
         })
     }

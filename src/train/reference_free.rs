@@ -55,16 +55,14 @@ struct Run<'a> {
     recipe: &'a dyn ReferenceFree,
 }
 
-impl Run<'_> {
-    /// Mean −log p over the tokens of all chosen sequences of the pass
-    fn nll(&self, tokens: &Tensor, chosen: usize, completions: usize) -> Result<Tensor> {
-        let mut sum = tokens.narrow(0, 0, chosen)?.sum_all()?;
-        let prompts = tokens.dim(0)? - completions;
-        if prompts > 0 {
-            sum = (sum + tokens.narrow(0, completions, prompts)?.sum_all()?)?;
-        }
-        Ok((sum / -((chosen + prompts) as f64))?)
+/// Mean −log p over the tokens of all chosen sequences of a pass: `chosen` tokens, and all after the `completions` ones
+fn nll(tokens: &Tensor, chosen: usize, completions: usize) -> Result<Tensor> {
+    let mut sum = tokens.narrow(0, 0, chosen)?.sum_all()?;
+    let prompts = tokens.dim(0)? - completions;
+    if prompts > 0 {
+        sum = (sum + tokens.narrow(0, completions, prompts)?.sum_all()?)?;
     }
+    Ok((sum / -((chosen + prompts) as f64))?)
 }
 
 impl Objective for Run<'_> {
@@ -107,7 +105,7 @@ impl Objective for Run<'_> {
             let weight = self.recipe.nll_weight();
             if weight > 0.0 {
                 let chosen_tokens = policy.counts[..pairs.len()].iter().sum();
-                let nll = self.nll(&policy.tokens.log_probs, chosen_tokens, completions)?;
+                let nll = nll(&policy.tokens.log_probs, chosen_tokens, completions)?;
                 metrics.set("nll_loss", f64::from(nll.to_scalar::<f32>()?));
                 total = (total + (nll * (weight * pairs.len() as f64))?)?;
             } else {

@@ -103,7 +103,8 @@ pub struct Sums {
 
 impl Sums {
     /// Both together
-    pub fn add(self, other: Self) -> Self {
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
         Self {
             tokens: self.tokens + other.tokens,
             log_prob: self.log_prob + other.log_prob,
@@ -115,7 +116,7 @@ impl Sums {
 
     /// All together
     pub fn total<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
-        all.into_iter().fold(Self::default(), |sum, one| sum.add(*one))
+        all.into_iter().fold(Self::default(), |sum, one| sum.with(*one))
     }
 
     /// `sum` as a mean over the tokens; 0 where there are none, as in TRL
@@ -127,7 +128,7 @@ impl Sums {
 /// TRL's metrics of the tokens of pairs; accuracy is the chosen completions'
 pub fn token_metrics(chosen: &[Sums], rejected: &[Sums]) -> [(&'static str, f64); 4] {
     let (chosen, rejected) = (Sums::total(chosen), Sums::total(rejected));
-    let both = chosen.add(rejected);
+    let both = chosen.with(rejected);
     [
         ("entropy", both.per_token(both.entropy)),
         ("logits/chosen", chosen.per_token(chosen.logits)),
