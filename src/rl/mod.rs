@@ -8,4 +8,11 @@
 
 pub mod agents;
 pub mod env;
+pub mod evaluate;
+pub mod mlp;
+pub mod normalize;
+pub mod observer;
+pub mod policy;
+pub mod random;
+pub mod rollout;
 pub mod token_problem;
