@@ -14,5 +14,6 @@ pub mod normalize;
 pub mod observer;
 pub mod policy;
 pub mod random;
+pub mod replay;
 pub mod rollout;
 pub mod token_problem;

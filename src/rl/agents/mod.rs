@@ -5,12 +5,16 @@
 //! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
 //! | [`ppo`], on-policy | PPO, discrete and continuous |
+//! | [`dqn`], off-policy | DQN, double, dueling |
 
-mod exploration;
+pub mod dqn;
 pub mod planning;
 pub mod ppo;
 pub mod tabular;
 
+mod exploration;
+
+pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
 pub use ppo::{Ppo, PpoOptions};
 pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
