@@ -74,6 +74,11 @@ impl Mlp {
         &self.layers
     }
 
+    /// What stands between its layers
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
     /// Where its parameters end
     pub fn end(&self) -> usize {
         self.layers.last().map_or(0, |layer| layer.bias.end)

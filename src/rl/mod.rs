@@ -16,4 +16,6 @@ pub mod policy;
 pub mod random;
 pub mod replay;
 pub mod rollout;
+pub mod saved;
 pub mod token_problem;
+pub mod train;
