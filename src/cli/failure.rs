@@ -75,7 +75,12 @@ fn unknown_flag(error: &clap::Error, args: &[OsString]) -> Error {
     let Some(name) = flag.strip_prefix("--") else {
         return Error::usage(format!("unexpected argument `{flag}`"));
     };
-    let spec = crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name));
+    let is_classical = ["rl", "train"].iter().all(|word| args.iter().any(|arg| arg == word));
+    let spec = if is_classical {
+        Some(&super::rl_agents::TRAIN)
+    } else {
+        crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name))
+    };
     if let Some(spec) = spec {
         let name = name.split('=').next().unwrap_or(name).replace('-', "_");
         return spec.unknown(&name);

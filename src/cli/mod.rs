@@ -24,6 +24,7 @@ mod logging;
 pub mod logprobs;
 pub mod output;
 pub mod rl;
+pub mod rl_agents;
 pub mod score;
 mod train;
 

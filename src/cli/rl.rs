@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::args::count;
 use super::output::Output;
+use super::rl_agents::{EvalArgs, TrainArgs, run_eval, run_train};
 use crate::rl::env::{Actions, EnvSpec, Kwargs, MakeOptions, Space, VecStep, listing, make_vec};
 use crate::{Error, Result};
 
@@ -15,6 +16,10 @@ use crate::{Error, Result};
 #[derive(Debug, clap::Subcommand)]
 #[command(arg_required_else_help = true)]
 pub enum Rl {
+    /// Train an agent in an environment
+    Train(TrainArgs),
+    /// Play the policy of a run and print its returns as JSON
+    Eval(EvalArgs),
     /// Replay actions in an environment and print what it answers, one JSON object a line
     Trace(TraceArgs),
     /// List the native environments
@@ -54,6 +59,8 @@ pub struct EnvsArgs {
 /// Runs `collimate rl`
 pub fn run(command: Rl) -> Result<()> {
     match command {
+        Rl::Train(args) => run_train(&args),
+        Rl::Eval(args) => run_eval(&args),
         Rl::Trace(args) => trace(&args),
         Rl::Envs(args) => envs(&args),
     }

@@ -36,7 +36,9 @@ pub struct TrlKey {
 
 /// The keys of TRL that a command meets besides its own
 pub fn keys_of(command: &str) -> impl Iterator<Item = &'static TrlKey> {
-    KEYS.iter().filter(move |key| key.commands.is_empty() || key.commands.contains(&command))
+    // The classical agents' names are Stable-Baselines3's
+    let is_trl = !command.starts_with("rl ");
+    KEYS.iter().filter(move |key| is_trl && (key.commands.is_empty() || key.commands.contains(&command)))
 }
 
 fn off(value: &Value) -> bool {

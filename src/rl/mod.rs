@@ -8,4 +8,14 @@
 
 pub mod agents;
 pub mod env;
+pub mod evaluate;
+pub mod mlp;
+pub mod normalize;
+pub mod observer;
+pub mod policy;
+pub mod random;
+pub mod replay;
+pub mod rollout;
+pub mod saved;
 pub mod token_problem;
+pub mod train;

@@ -13,6 +13,7 @@ pub mod bf16;
 pub mod cache;
 pub mod layers;
 pub mod matmul;
+pub mod mlp;
 pub mod noise;
 pub mod packed;
 mod pages;

@@ -9,7 +9,7 @@ const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
 /// e^x with relative error below 2e-7 (Cephes' `expf`: Cody–Waite reduction, degree-5 polynomial); 0 below −87.3
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.3, 88.0);
     // Adding and subtracting 1.5·2^23 rounds to the nearest integer without a call
     let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;

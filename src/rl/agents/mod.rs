@@ -4,10 +4,68 @@
 //! |---|---|
 //! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
+//! | [`ppo`], on-policy | PPO, discrete and continuous |
+//! | [`dqn`], off-policy | DQN, double, dueling |
 
-mod exploration;
+pub mod dqn;
 pub mod planning;
+pub mod ppo;
 pub mod tabular;
 
+mod exploration;
+
+pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
+pub use ppo::{Ppo, PpoOptions};
 pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
+
+use super::env::Episode;
+use super::policy::Policy;
+use crate::Result;
+
+/// Named figures of an iteration, in the order in which they are logged
+pub type Figures = Vec<(&'static str, f64)>;
+
+/// Something that learns by acting in environments of its own
+pub trait Agent {
+    /// Acts and learns once, as part of a run of `total` environment steps
+    ///
+    /// # Errors
+    /// What the environments report
+    fn iterate(&mut self, total: u64) -> Result<Figures>;
+
+    /// Environment steps so far
+    fn timesteps(&self) -> u64;
+
+    /// Episodes that have ended since the last call
+    fn take_episodes(&mut self) -> Vec<Episode>;
+
+    /// What it has learned
+    fn policy(&self) -> Policy;
+}
+
+/// A setting that is constant, or falls in a straight line to 0 at the end of the run
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// At the start
+    pub initial: f64,
+    /// Whether it falls
+    pub linear: bool,
+}
+
+impl Schedule {
+    /// Never changes
+    pub const fn constant(initial: f64) -> Self {
+        Self { initial, linear: false }
+    }
+
+    /// Falls to 0
+    pub const fn linear(initial: f64) -> Self {
+        Self { initial, linear: true }
+    }
+
+    /// Its value when this share of the run is over
+    pub fn at(&self, progress: f64) -> f64 {
+        if self.linear { self.initial * (1.0 - progress) } else { self.initial }
+    }
+}

@@ -1,0 +1,294 @@
+//! Multi-layer perceptrons on flat slices: a network is a layout inside its agent's parameter vector, so that one
+//! optimiser step and one norm cover all networks of an agent.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::env::rng::Pcg64;
+use super::random::standard_normal;
+use crate::ops::kernels::{mlp, vector};
+
+/// What stands between the layers
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// tanh
+    Tanh,
+    /// max(x, 0)
+    Relu,
+}
+
+/// One affine layer: y = x Wᵀ + b, with W (outputs, inputs)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Numbers in
+    pub inputs: usize,
+    /// Numbers out
+    pub outputs: usize,
+    /// Where W lies in the parameters
+    pub weight: Range<usize>,
+    /// Where b lies in the parameters
+    pub bias: Range<usize>,
+}
+
+/// The layout of a network
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mlp {
+    layers: Vec<Layer>,
+    activation: Activation,
+}
+
+/// What a forward pass leaves for the way back, for up to so many rows
+#[derive(Debug, Clone)]
+pub struct MlpCache {
+    outputs: Vec<Vec<f32>>,
+    gradients: [Vec<f32>; 2],
+    /// Numbers in the last layer's output of the last pass
+    filled: usize,
+}
+
+impl MlpCache {
+    /// What the last forward pass gave, (rows, outputs)
+    pub fn outputs(&self) -> &[f32] {
+        &self.outputs[self.outputs.len() - 1][..self.filled]
+    }
+}
+
+impl Mlp {
+    /// Layers of these widths, inputs first, whose parameters begin at `start`
+    pub fn new(widths: &[usize], activation: Activation, start: usize) -> Self {
+        let mut at = start;
+        let layer = |pair: &[usize]| {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let weight = at..at + inputs * outputs;
+            let bias = weight.end..weight.end + outputs;
+            at = bias.end;
+            Layer { inputs, outputs, weight, bias }
+        };
+        Self { layers: widths.windows(2).map(layer).collect(), activation }
+    }
+
+    /// Its layers, the first one first
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// What stands between its layers
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// Where its parameters end
+    pub fn end(&self) -> usize {
+        self.layers.last().map_or(0, |layer| layer.bias.end)
+    }
+
+    /// Numbers in
+    pub fn inputs(&self) -> usize {
+        self.layers[0].inputs
+    }
+
+    /// Numbers out
+    pub fn outputs(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs
+    }
+
+    /// Orthogonal weights, √2 times in the hidden layers and `gain` times in the last one; biases 0
+    pub fn init_orthogonal(&self, params: &mut [f32], gain: f64, rng: &mut Pcg64) {
+        for (at, layer) in self.layers.iter().enumerate() {
+            let gain = if at + 1 == self.layers.len() { gain } else { 2.0_f64.sqrt() };
+            orthogonal(layer.outputs, layer.inputs, gain, rng, &mut params[layer.weight.clone()]);
+            params[layer.bias.clone()].fill(0.0);
+        }
+    }
+
+    /// Weights and biases uniform within ±1/√inputs, PyTorch's own start of a linear layer
+    pub fn init_uniform(&self, params: &mut [f32], rng: &mut Pcg64) {
+        for layer in &self.layers {
+            let bound = 1.0 / (layer.inputs as f64).sqrt();
+            for param in &mut params[layer.weight.start..layer.bias.end] {
+                *param = rng.uniform(-bound, bound) as f32;
+            }
+        }
+    }
+
+    /// Buffers for up to `rows` rows
+    pub fn cache(&self, rows: usize) -> MlpCache {
+        let widest = self.layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max().unwrap_or(0);
+        MlpCache {
+            outputs: self.layers.iter().map(|layer| vec![0.0; rows * layer.outputs]).collect(),
+            gradients: [vec![0.0; rows * widest], vec![0.0; rows * widest]],
+            filled: 0,
+        }
+    }
+
+    /// The outputs, (rows, outputs)
+    pub fn forward<'c>(&self, params: &[f32], rows: usize, x: &[f32], cache: &'c mut MlpCache) -> &'c [f32] {
+        for (at, layer) in self.layers.iter().enumerate() {
+            let (before, after) = cache.outputs.split_at_mut(at);
+            let x = before.last().map_or(x, |x| x.as_slice());
+            let y = &mut after[0][..rows * layer.outputs];
+            mlp::linear(rows, x, &params[layer.weight.clone()], &params[layer.bias.clone()], y);
+            if at + 1 < self.layers.len() {
+                match self.activation {
+                    Activation::Tanh => mlp::tanh(y),
+                    Activation::Relu => mlp::relu(y),
+                }
+            }
+        }
+        cache.filled = rows * self.outputs();
+        cache.outputs()
+    }
+
+    /// The way back after [`Mlp::forward`] with the same rows: overwrites this network's part of `grads`
+    pub fn backward(
+        &self,
+        params: &[f32],
+        rows: usize,
+        x: &[f32],
+        grad_outputs: &[f32],
+        cache: &mut MlpCache,
+        grads: &mut [f32],
+    ) {
+        let [current, next] = &mut cache.gradients;
+        current[..grad_outputs.len()].copy_from_slice(grad_outputs);
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let g = &mut current[..rows * layer.outputs];
+            if at + 1 < self.layers.len() {
+                let y = &cache.outputs[at][..rows * layer.outputs];
+                match self.activation {
+                    Activation::Tanh => mlp::tanh_backward(y, g),
+                    Activation::Relu => mlp::relu_backward(y, g),
+                }
+            }
+            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
+            let (dw, db) = grads[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
+            let dx = (at > 0).then_some(next.as_mut_slice());
+            mlp::linear_backward(rows, x, &params[layer.weight.clone()], g, dw, db, dx);
+            std::mem::swap(current, next);
+        }
+    }
+}
+
+/// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
+///
+/// Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>: Gram and Schmidt's process on Gaussian vectors.
+fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut [f32]) {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut vector: Vec<f64> = (0..length).map(|_| standard_normal(rng)).collect();
+        // Twice, as one pass leaves rounding behind
+        for _ in 0..2 {
+            for other in &basis {
+                let along: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+            }
+        }
+        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
+        vector.iter_mut().for_each(|a| *a /= norm);
+        basis.push(vector);
+    }
+    for i in 0..rows {
+        for j in 0..columns {
+            let entry = if rows <= columns { basis[i][j] } else { basis[j][i] };
+            out[i * columns + j] = (gain * entry) as f32;
+        }
+    }
+}
+
+/// Adam on a flat parameter vector (Kingma & Ba 2015), gradients scaled down to a largest norm
+#[derive(Debug, Clone)]
+pub struct Adam {
+    first: Vec<f32>,
+    second: Vec<f32>,
+    steps: i32,
+    epsilon: f64,
+}
+
+impl Adam {
+    const BETAS: (f64, f64) = (0.9, 0.999);
+
+    /// For so many parameters
+    pub fn new(params: usize, epsilon: f64) -> Self {
+        Self { first: vec![0.0; params], second: vec![0.0; params], steps: 0, epsilon }
+    }
+
+    /// One step; returns the norm of the gradients before they were scaled
+    pub fn step(&mut self, params: &mut [f32], grads: &[f32], learning_rate: f64, max_norm: f64) -> f64 {
+        let norm = vector::sum_squares(grads).sqrt();
+        self.steps += 1;
+        let (beta1, beta2) = Self::BETAS;
+        let constants = vector::AdamwConstants {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            epsilon: self.epsilon as f32,
+            step_size: (learning_rate / (1.0 - beta1.powi(self.steps))) as f32,
+            root_correction: (1.0 - beta2.powi(self.steps)).sqrt() as f32,
+            decay: 1.0,
+            clip: (max_norm / (norm + 1e-6)).min(1.0) as f32,
+        };
+        vector::adamw(params, &mut self.first, &mut self.second, grads, &constants);
+        norm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_are_the_differences_of_the_loss() {
+        for activation in [Activation::Tanh, Activation::Relu] {
+            let mlp = Mlp::new(&[3, 5, 4, 2], activation, 2);
+            let mut params = vec![0.0; mlp.end()];
+            let mut rng = Pcg64::new(1);
+            mlp.init_uniform(&mut params, &mut rng);
+            let x: Vec<f32> = (0..12).map(|_| standard_normal(&mut rng) as f32).collect();
+            let weights: Vec<f32> = (0..8).map(|_| standard_normal(&mut rng) as f32).collect();
+            let mut cache = mlp.cache(4);
+            let mut loss = |params: &[f32]| -> f64 {
+                let y = mlp.forward(params, 4, &x, &mut cache);
+                y.iter().zip(&weights).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum()
+            };
+            let mut numeric = vec![0.0; params.len()];
+            for at in 2..params.len() {
+                let mut moved = params.clone();
+                moved[at] += 1e-2;
+                let above = loss(&moved);
+                moved[at] -= 2e-2;
+                numeric[at] = (above - loss(&moved)) / 2e-2;
+            }
+            let mut grads = vec![0.0; params.len()];
+            mlp.forward(&params, 4, &x, &mut cache);
+            mlp.backward(&params, 4, &x, &weights, &mut cache, &mut grads);
+            // A kink of relu within the difference shows in few places; a wrong formula shows everywhere
+            let wrong = (2..params.len()).filter(|&at| (f64::from(grads[at]) - numeric[at]).abs() > 2e-3).count();
+            assert!(wrong <= 2, "{activation:?}: {wrong} of {} gradients differ", params.len());
+        }
+    }
+
+    #[test]
+    fn orthogonal_rows_or_columns() {
+        for (rows, columns) in [(3, 7), (7, 3)] {
+            let mut w = vec![0.0; 21];
+            orthogonal(rows, columns, 2.0, &mut Pcg64::new(0), &mut w);
+            let vector = |v: usize, at: usize| if rows < columns { w[v * columns + at] } else { w[at * columns + v] };
+            for a in 0..3 {
+                for b in 0..3 {
+                    let product: f32 = (0..7).map(|at| vector(a, at) * vector(b, at)).sum();
+                    assert!((product - if a == b { 4.0 } else { 0.0 }).abs() < 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_step_of_adam_is_the_learning_rate() {
+        let (mut params, grads) = (vec![1.0, 1.0], [3.0, -4.0]);
+        let norm = Adam::new(2, 1e-8).step(&mut params, &grads, 0.1, 0.5);
+        assert_eq!(norm, 5.0);
+        assert!((params[0] - 0.9).abs() < 1e-6 && (params[1] - 1.1).abs() < 1e-6, "{params:?}");
+    }
+}
