@@ -467,3 +467,110 @@ fn a_full_disk_ends_the_run_and_nothing_is_half_written() {
     assert!(outcome.stdout.contains("checksums.txt"), "the first checkpoint is whole: {}", outcome.stdout);
     assert!(!outcome.stdout.contains(".partial-"), "{}", outcome.stdout);
 }
+
+#[test]
+fn preferences_that_cannot_serve_are_named_or_dropped_and_told() {
+    let unpaired = |label: &str| format!(r#"{{"prompt": "a", "completion": " b", "label": {label}}}"#);
+    for (label, found) in [("\"yes\"", "the text \"yes\""), ("1", "the number 1"), ("[true]", "a list")] {
+        let request = Request::new();
+        let rows = request.file("rows.jsonl", format!("{}\n{}", unpaired("true"), unpaired(label)));
+        let expected = format!("DIR/rows.jsonl:2: `label` is {found}, expected `true` (a good completion) or `false`");
+        request.is_refused("kto", &["--dataset_name", &rows], &[&expected]);
+    }
+    let request = Request::new();
+    let rows = request.file("rows.jsonl", format!("{}\n{PAIR}", unpaired("true")));
+    let expected = "DIR/rows.jsonl:2: no column `completion` and `label`, though the dataset is in the unpaired preference \
+                    format by its first row";
+    request.is_refused("kto", &["--dataset_name", &rows], &[expected]);
+    let rows = request.file("rows.jsonl", PROMPTED);
+    let expected = "`prompt`, `completion` and `label`, or `chosen` with `rejected`, is needed";
+    request.is_refused("kto", &["--dataset_name", &rows], &[expected]);
+
+    // A CSV file has text alone
+    let rows = request.file("rows.csv", "prompt,completion,label\na, b,True\na, c,false\n");
+    let outcome = request.run("kto", &["--dataset_name", &rows]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+
+    let eos = "<|endoftext|>";
+    let pairs = [
+        json!({"prompt": "", "chosen": " under the bridge", "rejected": " nowhere"}),
+        json!({"prompt": "", "chosen": eos, "rejected": " nowhere"}),
+        json!({"prompt": "a", "chosen": " b", "rejected": " b"}),
+    ];
+    for recipe in ["dpo", "kto", "orpo", "cpo"] {
+        let request = Request::new();
+        let rows = request.file("rows.jsonl", pairs.each_ref().map(ToString::to_string).join("\n"));
+        let outcome = request.run(recipe, &["--dataset_name", &rows]);
+        assert_eq!(outcome.code, Some(0), "{recipe}: {}", outcome.stderr);
+        let told = match recipe {
+            // There a BOS token comes before every prompt
+            "orpo" | "cpo" => "warning: 1 rows of `DIR/rows.jsonl` have equal chosen and rejected completions",
+            "dpo" => {
+                "warning: dropped 1 of 3 rows of `DIR/rows.jsonl`: an empty prompt before a completion of one token"
+            }
+            _ => "warning: dropped 1 of 6 rows of `DIR/rows.jsonl`: an empty prompt before a completion of one token",
+        };
+        assert!(outcome.stderr.contains(told), "{recipe}: {}", outcome.stderr);
+        if matches!(recipe, "dpo" | "kto") {
+            assert!(outcome.stderr.contains("have an empty prompt"), "{recipe}: {}", outcome.stderr);
+        }
+        let losses = training::rows(&request.path("new/out"));
+        assert!(losses.iter().all(|row| training::number(row, "loss").is_finite()), "{recipe}: {losses:?}");
+    }
+}
+
+#[test]
+fn settings_of_the_offline_trainers_that_exclude_each_other_are_refused() {
+    let request = Request::new();
+    let rows = request.file("rows.jsonl", format!("{PAIR}\n{PAIR}"));
+    let chat = request.file("chat.jsonl", r#"{"messages": [{"role": "user", "content": "a"}]}"#);
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("dpo", "--loss_type sigmod", &["got `sigmod`", "hint: did you mean `sigmoid`?"]),
+        ("dpo", "--loss_type sppo", &["got `sppo`", "hint: did you mean `sppo_hard`?"]),
+        ("dpo", "--loss_type exo_pair", &["`label_smoothing` must be above 0 for `loss_type exo_pair`", "0.001"]),
+        ("dpo", "--loss_type robust --label_smoothing 0.5", &["must be below 0.5 for `loss_type robust`, got 0.5"]),
+        ("dpo", "--label_smoothing 1", &["`label_smoothing` must be at least 0 and below 1, got `1`"]),
+        ("dpo", "--loss_type ipo --beta 0", &["`beta` must be above 0 for `loss_type ipo`"]),
+        ("dpo", "--ld_alpha 1.5", &["`ld_alpha` must be at least 0 and at most 1, got `1.5`"]),
+        ("dpo", "--discopop_tau 0", &["`discopop_tau` must be above 0, got `0`"]),
+        ("dpo", "--loss_type nca_pair --f_divergence_type js_divergence", &["has no meaning for `loss_type nca_pair`"]),
+        ("dpo", "--f_divergence_type jsd", &["`f_divergence_type`", "`js_divergence`"]),
+        ("dpo", "--loss_type aot --use_weighting", &["`use_weighting` weighs pairs, and `loss_type aot`"]),
+        ("dpo", "--loss_type sigmoid sft --loss_weights 1", &["one weight for each loss of `loss_type` (2), got 1"]),
+        ("dpo", "--sync_ref_model --precompute_ref_log_probs", &["`sync_ref_model` and `precompute_ref_log_probs`"]),
+        ("dpo", "--ref_model_mixup_alpha 2", &["`ref_model_mixup_alpha` must be at least 0 and at most 1"]),
+        (
+            "kto",
+            "--per_device_train_batch_size 1",
+            &["must be at least 2 for `loss_type kto`, got 1", "apo_zero_unpaired"],
+        ),
+        ("kto", "--train_sampling_strategy random", &["must be `sequential` for `loss_type kto`, got `random`"]),
+        ("kto", "--desirable_weight -1", &["`desirable_weight` must be at least 0"]),
+        ("cpo", "--loss_type simp", &["got `simp`", "hint: did you mean `simpo`?"]),
+        ("cpo", "--loss_type ipo --beta 0", &["`beta` must be above 0 for `loss_type ipo`"]),
+        ("orpo", "--beta -0.1", &["`beta` must be at least 0, got `-0.1`"]),
+    ];
+    for (recipe, flags, expected) in cases {
+        let flags: Vec<&str> = flags.split(' ').chain(["--dataset_name", &rows]).collect();
+        request.is_refused(recipe, &flags, expected);
+    }
+    let assistant = |rows: &str, more: &[&str], expected: &[&str]| {
+        request.is_refused("sft", &[&["--assistant_only_loss", "--dataset_name", rows], more].concat(), expected);
+    };
+    let texts = request.file("texts.jsonl", PROMPTED);
+    assistant(&texts, &[], &["`assistant_only_loss` needs conversations, and these rows are texts"]);
+    assistant(&chat, &[], &["this one has no `{% generation %}`", "hint: put `{% generation %}`"]);
+    let marked = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}\
+                  {% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let template = request.file("marked.jinja", marked);
+    let expected = "DIR/chat.jsonl:1: `assistant_only_loss` finds no token of the assistant in this row";
+    assistant(&chat, &["--chat_template_path", &template], &[expected]);
+    for (source, expected) in [
+        ("{{ raise_exception('no') }}", "DIR/chat.jsonl:1: the chat template refuses the conversation: no"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not come to an end"),
+        ("{{ messages[7].content }}", "the chat template fails (line 1)"),
+    ] {
+        let template = request.file("bad.jinja", source);
+        request.is_refused("sft", &["--dataset_name", &chat, "--chat_template_path", &template], &[expected]);
+    }
+}

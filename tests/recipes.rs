@@ -55,6 +55,57 @@ fn every_case_gives_the_reference_s_numbers() {
     }
 }
 
+/// What `trajectories.json` is compared at. 1e-3 relative is promised, 1e-4 near 0; a reward is a difference of sums that
+/// are 1000 times as large
+const TRAJECTORY: (f64, f64) = (2e-4, 3e-5);
+
+/// Every loss and option of the offline trainers: each logged number of twelve steps
+#[test]
+fn trajectories_are_the_reference_s() {
+    let golden = training::json(&Path::new(GOLDENS).join("trajectories.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut worst: Vec<String> = Vec::new();
+    let mut failures = Vec::new();
+    for (name, case) in golden["cases"].as_object().unwrap() {
+        let mut keys = golden["common"].as_object().unwrap().clone();
+        keys.extend(case["keys"].as_object().unwrap().clone());
+        if keys.contains_key("eval_strategy") {
+            keys.insert("eval_dataset".to_owned(), keys["dataset_name"].clone());
+        }
+        if let Some(template) = keys.remove("chat_template") {
+            let path = folder.path().join("template.jinja");
+            fs::write(&path, template.as_str().unwrap()).unwrap();
+            keys.insert("chat_template_path".to_owned(), json!(path));
+        }
+        // TRL has no name for it
+        if name == "dpo_cdpo" {
+            keys.insert("loss_type".to_owned(), json!("cdpo"));
+        }
+        let (config, out) = (folder.path().join(format!("{name}.yaml")), folder.path().join(name));
+        fs::write(&config, Value::Object(keys).to_string()).unwrap();
+        train(name.split('_').next().unwrap(), &out, &["--config", text(&config)]);
+        let ours = rows(&out);
+        let mut deviation = (0.0, String::new());
+        for (metric, expected) in case["log"].as_object().unwrap() {
+            let found: Vec<f64> = ours.iter().filter_map(|row| row.get(metric).and_then(Value::as_f64)).collect();
+            let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+            assert_eq!(found.len(), expected.len(), "{name}: rows with `{metric}`");
+            for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let relative = ((found - expected).abs() - TRAJECTORY.1).max(0.0) / expected.abs().max(1e-12);
+                if relative > deviation.0 {
+                    deviation = (relative, format!("{name}: `{metric}`[{i}] is {found}, the reference has {expected}"));
+                }
+            }
+        }
+        worst.push(format!("{name} {:.1e}", deviation.0));
+        if deviation.0 > TRAJECTORY.0 {
+            failures.push(format!("{:.1e} {}", deviation.0, deviation.1));
+        }
+    }
+    println!("worst relative deviations: {}", worst.join(", "));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Loss and gradient of each step
 fn curve(recipe: &str, flags: &[&str]) -> Vec<[f64; 2]> {
     let folder = tempfile::tempdir().unwrap();
@@ -86,6 +137,44 @@ fn the_split_into_micro_batches_changes_nothing() {
         assert_eq!(whole.len(), 12);
         assert_close(case, &of("2", "2"), &whole);
         assert_close(case, &of("1", "4"), &whole);
+    }
+}
+
+/// All rows in each step, so that packing changes the rows' company alone
+#[test]
+fn packed_rows_teach_what_they_teach_alone() {
+    let of = |more: &[&str]| {
+        let flags =
+            ["--config", &config("sft_completion"), "--per_device_train_batch_size", "30", "--learning_rate", "1e-4"];
+        curve("sft", &[&flags[..], &["--max_steps", "6", "--eval_strategy", "no"], more].concat())
+    };
+    let alone = of(&[]);
+    for strategy in ["bfd", "bfd_split"] {
+        let packed = of(&["--packing", "true", "--packing_strategy", strategy, "--max_length", "100"]);
+        assert_close(strategy, &packed, &alone);
+    }
+    let wrapped = of(&["--packing", "true", "--packing_strategy", "wrapped", "--max_length", "100"]);
+    assert!((wrapped[0][0] - alone[0][0]).abs() > 1e-4 * alone[0][0], "`wrapped` lets texts see each other");
+}
+
+/// What follows the policy is not where it was at the start
+#[test]
+fn a_reference_that_follows_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    for (recipe, case) in [("dpo", "dpo.yaml"), ("kto", "dpo.yaml")] {
+        let config = folder.path().join(format!("{recipe}.yaml"));
+        let text_of_case = fs::read_to_string(Path::new(GOLDENS).join(case)).unwrap();
+        let following = "sync_ref_model: true\nref_model_sync_steps: 3\nref_model_mixup_alpha: 0.7\n";
+        fs::write(&config, format!("{text_of_case}{following}").replace("save_strategy: 'no'", "save_steps: 5"))
+            .unwrap();
+        let out = folder.path().join(recipe);
+        let flags = ["--config", text(&config)];
+        train(recipe, &out, &flags);
+        let whole = (bytes(&out.join("model.safetensors")), untimed(&out));
+        let checkpoint = out.join("checkpoint-5");
+        assert!(checkpoint.join("reference.safetensors").is_file(), "{recipe}");
+        train(recipe, &out, &[&flags[..], &["--resume_from_checkpoint", text(&checkpoint)]].concat());
+        assert!(whole == (bytes(&out.join("model.safetensors")), untimed(&out)), "{recipe}: the resumed run differs");
     }
 }
 
@@ -301,7 +390,17 @@ fn the_configs_that_ship_run_as_they_are() {
     let summary = run("sft", &sft, &[]);
     let loss = summary["eval_loss"].as_f64().unwrap();
     assert!((loss - 1.0).abs() < 0.05, "the config promises an eval_loss of 1.00: {loss}");
-    let summary = run("dpo", &dpo, &["--model_name_or_path", text(&sft)]);
+    let start = ["--model_name_or_path", text(&sft)];
+    let summary = run("dpo", &dpo, &start);
     let accuracy = summary["eval_rewards/accuracies"].as_f64().unwrap();
     assert!((accuracy - 0.88).abs() < 0.05, "the config promises an accuracy of 0.88: {accuracy}");
+    for (recipe, start, name, promised) in [
+        ("kto", &start[..], "eval_rewards/margins", 2.0),
+        ("orpo", &[], "eval_rewards/accuracies", 0.8),
+        ("cpo", &start, "eval_rewards/accuracies", 0.85),
+    ] {
+        let summary = run(recipe, &folder.path().join(recipe), start);
+        let found = summary[name].as_f64().unwrap();
+        assert!((found - promised).abs() < 0.05 * promised.max(1.0), "{recipe} promises {name} {promised}: {found}");
+    }
 }

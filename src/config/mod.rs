@@ -60,7 +60,7 @@ pub use orpo::OrpoKeys;
 pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetwork};
 pub use reference::ReferenceKeys;
 pub use reward::RewardKeys;
-pub use sft::{SftKeys, SftLoss};
+pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};
 pub use value::Value;

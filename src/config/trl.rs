@@ -195,8 +195,6 @@ pub const KEYS: &[TrlKey] = &[
     only("auto_find_batch_size", off, "the batch size is the one asked for"),
     ignored("pad_to_multiple_of", "padding changes no result"),
     ignored("padding_free", SAME_RESULT),
-    ignored("packing_strategy", "it needs `packing`").of(FINE_TUNING),
-    only("eval_packing", off, "each text is a sequence of its own").of(FINE_TUNING),
     only("max_prompt_length", empty, "TRL has dropped it; `max_length` holds for prompt and completion"),
     only("max_seq_length", empty, "it is now `max_length`"),
     // Optimiser and loss

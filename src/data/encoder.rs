@@ -15,6 +15,12 @@ pub(super) struct Encoder<'a> {
     template_for_tools: Option<ChatTemplate>,
 }
 
+/// A sequence's ids, and which of them the assistant generates; all of them where no one asks
+pub(super) struct Marked {
+    pub ids: Vec<u32>,
+    pub generated: Vec<bool>,
+}
+
 /// A prompt's ids and the ids of what follows it; `boundary` is the end of the prompt that was left out
 pub(super) struct Joined {
     pub prompt: Vec<u32>,
@@ -52,6 +58,38 @@ impl<'a> Encoder<'a> {
             }
             _ => self.whole(row, content),
         }
+    }
+
+    /// [`Self::whole`], and which tokens the template marks as generated, with `{% generation %}`
+    pub(super) fn whole_marked(&self, row: &Row, messages: &[Value]) -> Result<Option<Marked>> {
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let at_row = |e: Error| e.context(&row.place);
+        let tools = tools(row)?;
+        let template = if tools.is_some() { &self.template_for_tools } else { &self.template };
+        let Some(template) = template else { return Ok(None) };
+        if !template.marks_generation() {
+            return Err(Error::usage(
+                "`assistant_only_loss` needs a chat template that says what the assistant generates, and this one has no \
+                 `{% generation %}`",
+            )
+            .hint(
+                "put `{% generation %}` and `{% endgeneration %}` around the assistant's text and its end token, and name \
+                 the template with `chat_template_path`",
+            ));
+        }
+        let kwargs = row.fields.get("chat_template_kwargs").and_then(Value::as_object);
+        let options = RenderOptions { tools: tools.as_ref(), kwargs, ..RenderOptions::default() };
+        let (text, spans) = template.render_marked(messages, &options).map_err(at_row)?;
+        let (ids, generated) = self.tokenizer.encode_spans(&text, &spans)?;
+        if generated.contains(&true) {
+            return Ok(Some(Marked { ids, generated }));
+        }
+        Err(Error::usage(format!("{}: `assistant_only_loss` finds no token of the assistant in this row", row.place))
+            .hint(
+                "the chat template marks nothing of it with `{% generation %}`; correct the template or remove the row",
+            ))
     }
 
     /// A prompt to be completed

@@ -9,6 +9,7 @@ mod files;
 mod format;
 mod inspect;
 mod json;
+mod pack;
 mod parquet;
 mod preference;
 mod reader;
@@ -25,6 +26,7 @@ mod tokenizer_files;
 
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
+pub use pack::{Packing, pack};
 pub use preference::{
     PreferenceExample, PreferenceOptions, UnpairedExample, framed_preference_examples, preference_examples,
     unpaired_examples,

@@ -87,10 +87,14 @@ impl PreferenceExample {
             }
         }
         let [chosen, rejected] = completions;
-        let example = Self { prompt, chosen, rejected, prompt_cut };
-        let predicted = [example.chosen_sequence(), example.rejected_sequence()]
+        Ok(Self { prompt, chosen, rejected, prompt_cut })
+    }
+
+    /// Why nothing can be learnt from it, if that is so
+    fn useless(&self) -> Option<&'static str> {
+        let predicted = [self.chosen_sequence(), self.rejected_sequence()]
             .map(|(prompt, completion)| completion.len() - usize::from(prompt.is_empty() && !completion.is_empty()));
-        if predicted.contains(&0) { Err(NOTHING_BEFORE) } else { Ok(example) }
+        predicted.contains(&0).then_some(NOTHING_BEFORE)
     }
 }
 
@@ -130,7 +134,7 @@ fn pairs(
     let format = Format::among(dataset, &[Kind::Preference, Kind::ImplicitPreference], "text", PAIR_COLUMNS)?;
     let implicit = is_implicit(dataset, format);
     let encoder = Encoder::new(tokenizer, format.conversational)?;
-    build(dataset, |row| {
+    let prepared = build(dataset, |row| {
         format.check(row, "text")?;
         let Some((prompt, chosen, rejected)) = sides(row, format, implicit)? else {
             return Ok(Outcome::Dropped(NO_SHARED_PROMPT));
@@ -146,10 +150,26 @@ fn pairs(
         let equal = completions[0] == completions[1];
         let completions = <[Vec<u32>; 2]>::try_from(completions).unwrap_or_default();
         Ok(match PreferenceExample::cut(prompt, completions, options) {
-            Ok(example) => Outcome::Used { example, boundary, equal },
+            Ok(example) => match example.useless() {
+                Some(reason) => Outcome::Dropped(reason),
+                None => Outcome::Used { example, boundary, equal },
+            },
             Err(reason) => Outcome::Dropped(reason),
         })
-    })
+    })?;
+    warn_of_empty_prompts(dataset, prepared.examples.iter().map(|example| example.prompt.len()));
+    Ok(prepared)
+}
+
+fn warn_of_empty_prompts(dataset: &Dataset, prompts: impl ExactSizeIterator<Item = usize>) {
+    let rows = prompts.len();
+    let empty = prompts.filter(|length| *length == 0).count();
+    if empty > 0 {
+        tracing::warn!(
+            "{empty} of {rows} rows of `{}` have an empty prompt: nothing predicts the first token of their completions",
+            dataset.path.display()
+        );
+    }
 }
 
 /// As TRL's `maybe_extract_prompt`: a text beside messages repeats the prompt that those begin with
@@ -216,7 +236,7 @@ pub fn unpaired_examples(
         return unpaired_examples(&taken_apart(dataset, format)?, tokenizer, options);
     }
     let encoder = Encoder::new(tokenizer, format.conversational)?;
-    build(dataset, |row| {
+    let prepared = build(dataset, |row| {
         format.check(row, "text")?;
         let prompt = Content::of(row, "prompt", format.conversational)?;
         let completion = Content::of(row, "completion", format.conversational)?;
@@ -230,11 +250,14 @@ pub fn unpaired_examples(
             return Ok(Outcome::Dropped(EMPTY_COMPLETION));
         }
         let itself = [example.completion.clone(), example.completion.clone()];
-        Ok(match PreferenceExample::cut(example.prompt.clone(), itself, options) {
-            Ok(_) => Outcome::Used { example, boundary, equal: false },
-            Err(reason) => Outcome::Dropped(reason),
+        let useless = PreferenceExample::cut(example.prompt.clone(), itself, options).map(|cut| cut.useless());
+        Ok(match useless {
+            Ok(None) => Outcome::Used { example, boundary, equal: false },
+            Ok(Some(reason)) | Err(reason) => Outcome::Dropped(reason),
         })
-    })
+    })?;
+    warn_of_empty_prompts(dataset, prepared.examples.iter().map(|example| example.prompt.len()));
+    Ok(prepared)
 }
 
 fn label(row: &Row) -> Result<bool> {

@@ -4,6 +4,7 @@
 //! writer with a limit. Not responsible for: choosing the template, or turning its text into tokens.
 
 use std::io;
+use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value as Jinja;
@@ -18,6 +19,7 @@ const FUEL: u64 = 20_000_000;
 /// Bytes of one rendered conversation
 const MAX_OUTPUT: usize = 64 << 20;
 const NAME: &str = "chat template";
+const MARKED: &str = "chat template with marks";
 /// As transformers marks the place where a continued message breaks off
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
@@ -27,6 +29,8 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: Vec<(String, String)>,
     reads_content: bool,
+    /// Whether the template says which of its text the assistant generates
+    marks_generation: bool,
 }
 
 /// How a conversation is rendered
@@ -57,7 +61,46 @@ impl ChatTemplate {
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", python::strftime_now);
         environment.add_template_owned(NAME, python::without_generation_tags(source)).map_err(|e| explain(&e))?;
-        Ok(Self { environment, special_tokens, reads_content: source.contains("content") })
+        let marked = python::with_generation_marks(source);
+        let marks_generation = marked.is_some();
+        if let Some(marked) = marked {
+            environment.add_template_owned(MARKED, marked).map_err(|e| explain(&e))?;
+        }
+        Ok(Self { environment, special_tokens, reads_content: source.contains("content"), marks_generation })
+    }
+
+    /// Whether the template says with `{% generation %}` which of its text the assistant generates
+    pub fn marks_generation(&self) -> bool {
+        self.marks_generation
+    }
+
+    /// The text of a conversation, and which bytes of it the template marks as generated
+    pub fn render_marked(
+        &self,
+        messages: &[Value],
+        options: &RenderOptions<'_>,
+    ) -> Result<(String, Vec<Range<usize>>)> {
+        let messages: Vec<Value> = messages.iter().map(prepare_message).collect();
+        let marked = self.render_messages(MARKED, &messages, options)?;
+        let [begin, end] = python::MARKS;
+        let (mut text, mut spans, mut open) = (String::with_capacity(marked.len()), Vec::new(), None);
+        for c in marked.chars() {
+            match open {
+                None if c == begin => open = Some(text.len()),
+                Some(start) if c == end => {
+                    spans.push(start..text.len());
+                    open = None;
+                }
+                _ if c == begin || c == end => {
+                    return Err(Error::usage(
+                        "the chat template nests `{% generation %}`, or a message holds U+FDD0 or U+FDD1, which are no \
+                         characters",
+                    ));
+                }
+                _ => text.push(c),
+            }
+        }
+        Ok((text, spans))
     }
 
     /// The text of a conversation
@@ -70,14 +113,14 @@ impl ChatTemplate {
         }
         let mut messages: Vec<Value> = messages.iter().map(prepare_message).collect();
         let continued = options.continue_final_message.then(|| self.mark_end(&mut messages)).transpose()?;
-        let text = self.render_messages(&messages, options)?;
+        let text = self.render_messages(NAME, &messages, options)?;
         match continued {
             Some(message) => cut_at_mark(text, &message),
             None => Ok(text),
         }
     }
 
-    fn render_messages(&self, messages: &[Value], options: &RenderOptions<'_>) -> Result<String> {
+    fn render_messages(&self, name: &str, messages: &[Value], options: &RenderOptions<'_>) -> Result<String> {
         let mut context: Vec<(String, Jinja)> = vec![
             ("messages".to_string(), messages.iter().map(jinja_value).collect()),
             ("tools".to_string(), options.tools.map_or(Jinja::from(()), jinja_value)),
@@ -86,7 +129,7 @@ impl ChatTemplate {
         ];
         context.extend(self.special_tokens.iter().map(|(name, token)| (name.clone(), token.as_str().into())));
         context.extend(options.kwargs.into_iter().flatten().map(|(name, value)| (name.clone(), jinja_value(value))));
-        let template = self.environment.get_template(NAME).map_err(|e| explain(&e))?;
+        let template = self.environment.get_template(name).map_err(|e| explain(&e))?;
         let mut output = Limited(Vec::new());
         template.render_captured_to(Jinja::from_pairs(context), &mut output).map_err(|e| explain(&e))?;
         String::from_utf8(output.0).map_err(|_| Error::usage("the chat template wrote text that is not UTF-8"))
@@ -227,6 +270,28 @@ mod tests {
         assert_eq!(render(source, messages.clone(), &options).unwrap(), "[user] a</s>\n[assistant] The sky ");
         let trimming = source.replace("m.content", "m.content | trim");
         assert_eq!(render(&trimming, messages, &options).unwrap(), "[user] a</s>\n[assistant] The sky");
+    }
+
+    #[test]
+    fn generated_text_is_marked_without_changing_it() {
+        let messages = json!([
+            {"role": "user", "content": "a"}, {"role": "assistant", "content": " b "}, {"role": "assistant", "content": "é"}
+        ]);
+        for (open, close) in
+            [("{% generation %}", "{% endgeneration %}"), ("{%- generation -%}", "{%- endgeneration -%}")]
+        {
+            let source = format!(
+                "{{% for m in messages %}}\n  {{% if m.role == 'user' %}}\n<u>{{{{ m.content }}}}\n  {{% else %}}\n<a>\n  {open}\n  \
+                 {{{{ m.content | trim }}}}{{{{ eos_token }}}}\n  {close}\n\n  {{% endif %}}\n{{% endfor %}}"
+            );
+            let template = ChatTemplate::new(&source, vec![("eos_token".to_string(), "</s>".to_string())]).unwrap();
+            let messages = messages.as_array().unwrap();
+            let (text, spans) = template.render_marked(messages, &RenderOptions::default()).unwrap();
+            assert_eq!(text, template.render(messages, &RenderOptions::default()).unwrap());
+            let spans: Vec<&str> = spans.into_iter().map(|span| text[span].trim()).collect();
+            assert_eq!(spans, ["b</s>", "é</s>"]);
+        }
+        assert!(!ChatTemplate::new("{{ messages }}", Vec::new()).unwrap().marks_generation());
     }
 
     #[test]

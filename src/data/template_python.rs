@@ -335,20 +335,48 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
+/// Where generated text begins and ends in what [`with_generation_marks`] renders: characters that no text may hold
+pub(super) const MARKS: [char; 2] = ['\u{fdd0}', '\u{fdd1}'];
+
 /// The template with transformers' `{% generation %}` pairs made into `{% with %}`, which scopes names alike and keeps
 /// the white space rules of a tag
 pub(super) fn without_generation_tags(source: &str) -> String {
+    replace_generation_tags(source, |tag, begins| {
+        if begins { tag.replace("generation", "with") } else { tag.replace("endgeneration", "endwith") }
+    })
+}
+
+/// The same, writing [`MARKS`] around what stands between the pairs; `None` where there are no such pairs
+pub(super) fn with_generation_marks(source: &str) -> Option<String> {
+    let mut pairs = 0;
+    // A tag of its own on the outer side of the mark, so that trimming meets the same white space as before
+    let marked = replace_generation_tags(source, |tag, begins| {
+        pairs += 1;
+        let inner = &tag[2..tag.len() - 2];
+        let trims = |side: Option<char>| side.filter(|c| matches!(c, '-' | '+')).map_or_else(String::new, String::from);
+        let (left, right) = (trims(inner.chars().next()), trims(inner.chars().next_back()));
+        let [begin, end] = MARKS;
+        if begins {
+            format!("{{%{left} if true %}}{{{{ '{begin}' }}}}{{% with {right}%}}")
+        } else {
+            format!("{{%{left} endwith %}}{{{{ '{end}' }}}}{{% endif {right}%}}")
+        }
+    });
+    (pairs > 0).then_some(marked)
+}
+
+/// Hands every generation tag to `replace`, and whether it begins a pair
+fn replace_generation_tags(source: &str, mut replace: impl FnMut(&str, bool) -> String) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         let Some(end) = tag.find("%}") else { break };
         out.push_str(before);
-        let inner = &tag[2..end];
-        let name = inner.trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
+        let name = tag[2..end].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']);
         match name.trim() {
-            "generation" => out.push_str(&tag[..end + 2].replace("generation", "with")),
-            "endgeneration" => out.push_str(&tag[..end + 2].replace("endgeneration", "endwith")),
+            "generation" => out.push_str(&replace(&tag[..end + 2], true)),
+            "endgeneration" => out.push_str(&replace(&tag[..end + 2], false)),
             _ => out.push_str(&tag[..end + 2]),
         }
         rest = &tag[end + 2..];

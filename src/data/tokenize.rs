@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::encoder::Encoder;
+use super::encoder::{Encoder, Marked};
 use super::format::{Content, Format, Kind, leading_column};
 use super::reader::Dataset;
 use super::record::Row;
@@ -86,16 +86,42 @@ pub(super) const NO_MESSAGES: &str = "a conversation without messages";
 /// Examples for supervised fine-tuning
 pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions) -> Result<Prepared<LmExample>> {
     const KINDS: [Kind; 3] = [Kind::Tokenized, Kind::PromptCompletion, Kind::LanguageModeling];
-    if options.assistant_only_loss {
-        return Err(Error::usage("`assistant_only_loss` is not supported yet")
-            .hint("use rows with `prompt` and `completion`, whose loss is on the completion alone"));
-    }
     let needs = format!("`{}`, `messages`, or `prompt` with `completion`", options.text_field);
     let format = Format::among(dataset, &KINDS, &options.text_field, &needs)?;
+    if options.assistant_only_loss && !format.conversational && format.kind != Kind::Tokenized {
+        return Err(Error::usage("`assistant_only_loss` needs conversations, and these rows are texts")
+            .hint("rows with `prompt` and `completion` have the loss on the completion alone without it"));
+    }
     let encoder = Encoder::new(tokenizer, format.conversational)?;
     if format.kind == Kind::Tokenized {
         warn_of_ignored_mask(dataset, options);
     }
+    let prepared = build_lm(dataset, tokenizer, options, format, &encoder)?;
+    if options.assistant_only_loss && format.kind != Kind::Tokenized {
+        warn_of_endless_turns(&prepared.examples[0], tokenizer);
+    }
+    Ok(prepared)
+}
+
+/// A template may leave the token that ends a turn outside its marks
+fn warn_of_endless_turns(example: &LmExample, tokenizer: &Tokenizer) {
+    let Some(eos) = tokenizer.eos_id() else { return };
+    let learns = example.ids.iter().zip(&example.loss).any(|(id, carries)| *id == eos && *carries);
+    if !learns {
+        tracing::warn!(
+            "with `assistant_only_loss` the model does not learn to end its turn: the chat template has the EOS token outside \
+             `{{% generation %}}`, or not at all"
+        );
+    }
+}
+
+fn build_lm(
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    options: &LmOptions,
+    format: Format,
+    encoder: &Encoder<'_>,
+) -> Result<Prepared<LmExample>> {
     build(dataset, |row| {
         format.check(row, &options.text_field)?;
         let (mut example, boundary) = match format.kind {
@@ -108,15 +134,30 @@ pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions
                 };
                 let ids = joined.prompt.iter().chain(&joined.completions[0]).copied().collect::<Vec<_>>();
                 let masked = if options.completion_only_loss.unwrap_or(true) { joined.prompt.len() } else { 0 };
-                let loss = (0..ids.len()).map(|index| index >= masked).collect();
+                let mut loss: Vec<bool> = (0..ids.len()).map(|index| index >= masked).collect();
+                if let (true, Content::Messages(prompt), Content::Messages(completion)) =
+                    (options.assistant_only_loss, &prompt, &completion)
+                {
+                    let messages = [prompt.as_slice(), completion.as_slice()].concat();
+                    let marked = encoder.whole_marked(row, &messages)?;
+                    let generated = marked.map_or_else(Vec::new, |marked| marked.generated);
+                    loss.iter_mut().zip(generated).for_each(|(target, generated)| *target &= generated);
+                }
                 (LmExample { ids, loss }, joined.boundary)
             }
             _ => {
                 let column = leading_column(row, format.kind, &options.text_field);
-                let Some(ids) = encoder.whole(row, &Content::of(row, column, format.conversational)?)? else {
+                let content = Content::of(row, column, format.conversational)?;
+                let marked = match &content {
+                    Content::Messages(messages) if options.assistant_only_loss => {
+                        encoder.whole_marked(row, messages)?
+                    }
+                    _ => encoder.whole(row, &content)?.map(|ids| Marked { generated: vec![true; ids.len()], ids }),
+                };
+                let Some(Marked { ids, generated: loss }) = marked else {
                     return Ok(Outcome::Dropped(NO_MESSAGES));
                 };
-                (LmExample { loss: vec![true; ids.len()], ids }, None)
+                (LmExample { ids, loss }, None)
             }
         };
         let learns = |example: &LmExample| example.loss.iter().skip(1).any(|target| *target);

@@ -3,6 +3,7 @@
 //! Everything that makes a text longer or shorter behind the caller's back (truncation and padding stored in
 //! `tokenizer.json`) is switched off; masks come from lengths, never from ids.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -72,6 +73,14 @@ impl Tokenizer {
     /// Ids of a text that a chat template has written: special tokens recognised, none added
     pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
         encode(&self.inner, text, false)
+    }
+
+    /// [`Self::encode_rendered`], and which tokens hold a byte of one of these spans of the text
+    pub fn encode_spans(&self, text: &str, spans: &[Range<usize>]) -> Result<(Vec<u32>, Vec<bool>)> {
+        let encoding =
+            self.inner.encode(text, false).map_err(|e| Error::usage(format!("cannot tokenise a text: {e}")))?;
+        let touches = |&(start, end): &(usize, usize)| spans.iter().any(|span| start < span.end && end > span.start);
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(touches).collect()))
     }
 
     /// Ids of a text in which special tokens are plain text

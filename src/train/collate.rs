@@ -49,14 +49,24 @@ impl Batch {
     /// Two sequences for each pair, all chosen completions before all rejected ones in `counts`; the pairs are the
     /// completion tokens. A prompt that both share is laid down once.
     pub fn of_pairs<'a>(examples: impl IntoIterator<Item = &'a PreferenceExample>) -> Result<Self> {
+        Ok(Self::of_pairs_and_prompts(examples)?.0)
+    }
+
+    /// [`Self::of_pairs`], and the (row, token) pairs of the chosen sequences' prompts
+    pub fn of_pairs_and_prompts<'a>(
+        examples: impl IntoIterator<Item = &'a PreferenceExample>,
+    ) -> Result<(Self, Vec<(u32, u32)>)> {
         let (mut batch, mut layout) = (Self::default(), Ragged::new());
         let mut halves = [Half::default(), Half::default()];
+        let mut prompts = Vec::new();
         for example in examples {
             let sides = [example.chosen_sequence(), example.rejected_sequence()];
             // Rows after the last token of a completion predict nothing that counts
             let shared = (sides[0].0 == sides[1].0 && !sides[0].0.is_empty()).then_some(sides[0].0);
             let prompt_start = layout.rows();
             let prompt = shared.map(|ids| batch.lay(&mut layout, ids, None)).transpose()?;
+            // Shared or not, the chosen side's prompt is what is laid down next
+            prompts.extend(sides[0].0.iter().skip(1).enumerate().map(|(i, &id)| ((prompt_start + i) as u32, id)));
             for ((prompt_ids, completion), half) in sides.into_iter().zip(&mut halves) {
                 batch.tokens += (prompt_ids.len() + completion.len()) as u64;
                 let (mut last, first) = if let Some(segment) = prompt {
@@ -87,7 +97,7 @@ impl Batch {
             batch.counts.extend(half.counts);
         }
         batch.layout = Arc::new(layout);
-        Ok(batch)
+        Ok((batch, prompts))
     }
 
     /// One sequence for each prompt and completion; the pairs are the completion tokens. Consecutive sequences of one
@@ -96,6 +106,16 @@ impl Batch {
         let (mut batch, mut layout) = (Self::default(), Ragged::new());
         let mut shared: Option<(&[u32], usize, usize)> = None;
         for (prompt, completion) in sequences {
+            batch.tokens += (prompt.len() + completion.len()) as u64;
+            if prompt.is_empty() {
+                // Nothing predicts its first token
+                let start = layout.rows();
+                batch.lay(&mut layout, completion, None)?;
+                batch.rows.extend((start..).map(|row| row as u32).take(completion.len() - 1));
+                batch.targets.extend_from_slice(&completion[1..]);
+                batch.counts.push(completion.len() - 1);
+                continue;
+            }
             let (segment, last) = match shared {
                 Some((known, segment, last)) if std::ptr::eq(known, prompt) => (segment, last),
                 _ => {
@@ -116,7 +136,6 @@ impl Batch {
                 batch.targets.push(token);
             }
             batch.counts.push(completion.len());
-            batch.tokens += (prompt.len() + completion.len()) as u64;
         }
         batch.layout = Arc::new(layout);
         Ok(batch)
@@ -159,5 +178,25 @@ mod tests {
         assert_eq!(batch.ids, [5, 6, 7, 8, 9]);
         assert_eq!((batch.rows, batch.targets, batch.counts), (vec![1, 3], vec![7, 9], vec![1, 1]));
         assert_eq!(batch.tokens, 5);
+    }
+
+    #[test]
+    fn pairs_share_a_prompt_and_give_its_tokens() {
+        let pair = |prompt: &[u32], cut: [usize; 2]| PreferenceExample {
+            prompt: prompt.to_vec(),
+            chosen: vec![7, 8],
+            rejected: vec![9],
+            prompt_cut: cut,
+        };
+        let (batch, prompts) =
+            Batch::of_pairs_and_prompts(&[pair(&[4, 5, 6], [0, 0]), pair(&[4, 5, 6], [1, 0])]).unwrap();
+        assert_eq!(batch.ids, [4, 5, 6, 7, 8, 9, 5, 6, 7, 8, 4, 5, 6, 9]);
+        // Chosen completions of both pairs, then the rejected ones
+        assert_eq!((batch.rows, batch.targets), (vec![2, 3, 7, 8, 2, 12], vec![7, 8, 7, 8, 9, 9]));
+        assert_eq!((batch.counts, prompts), (vec![2, 2, 1, 1], vec![(0, 5), (1, 6), (6, 6)]));
+        let empty = Batch::of_pairs(&[pair(&[], [0, 0])]).unwrap();
+        assert_eq!((empty.targets, empty.counts), (vec![8], vec![1, 0]));
+        let completions = Batch::of_completions([(&[4, 5][..], &[6][..])]).unwrap();
+        assert_eq!((completions.rows, completions.targets), (vec![1], vec![6]));
     }
 }

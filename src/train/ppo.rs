@@ -383,7 +383,7 @@ impl Objective for Ppo {
         self.keys.target_kl.is_some_and(|target| drift > target)
     }
 
-    fn end_step(&mut self, step: u64) -> Result<Metrics> {
+    fn end_step(&mut self, _step: u64) -> Result<Metrics> {
         let tally = std::mem::take(&mut self.tally);
         let mut metrics = std::mem::take(&mut self.metrics);
         let n = tally.updates.max(1.0);
@@ -399,7 +399,6 @@ impl Objective for Ppo {
             ("val/ratio", ratio),
             ("val/ratio_var", spread / tally.ratios.len().saturating_sub(1).max(1) as f64),
             ("val/updates", tally.updates),
-            ("episode", ((step + 1) * self.rollout.len() as u64) as f64),
         ]);
         Ok(metrics)
     }

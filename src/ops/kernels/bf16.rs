@@ -39,6 +39,7 @@ pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut 
 ///
 /// # Panics
 /// Where [`supported`] says no
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub(super) fn pack(from: Mat, lanes: usize, width: usize, columns: usize, to: &mut [u32]) {
     assert!(supported(), "this processor has no bfloat16 products");
     #[cfg(target_arch = "x86_64")]
@@ -60,6 +61,7 @@ pub(super) fn pack(from: Mat, lanes: usize, width: usize, columns: usize, to: &m
 }
 
 /// The first `n` of 16 lanes
+#[cfg(target_arch = "x86_64")]
 pub(super) fn lane_mask(n: usize) -> u16 {
     if n >= 16 { u16::MAX } else { (1_u16 << n) - 1 }
 }
