@@ -6,8 +6,8 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value as Json};
 
 use super::args::count;
-use super::output::Output;
 use super::flags;
+use super::output::Output;
 use crate::config::{CommandSpec, Context, Falling, RlAgent, RlKeys, Value, Values, to_yaml};
 use crate::rl::agents::{Agent, Dqn, DqnOptions, Ppo, PpoOptions, Schedule};
 use crate::rl::env::{Kwargs, MakeOptions, make_vec};
