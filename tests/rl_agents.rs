@@ -14,6 +14,7 @@ use collimate::rl::env::{Kwargs, MakeOptions, VectorEnv, make_vec};
 use collimate::rl::evaluate::play;
 use collimate::rl::policy::Policy;
 use collimate::rl::rollout::Rollout;
+use collimate::rl::saved;
 
 fn make(id: &str, max_episode_steps: Option<u32>) -> Box<dyn VectorEnv> {
     make_vec(id, 1, &MakeOptions { max_episode_steps, kwargs: Kwargs::new() }).expect("the environment is made")
@@ -279,5 +280,25 @@ fn a_completion_and_an_episode_have_the_same_advantages() {
     let expected = [1.11335374, 0.37268470, 2.36390000, 1.30000000];
     for (found, expected) in rollout.advantages.iter().zip(expected) {
         assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} for {expected}");
+    }
+}
+
+#[test]
+fn a_saved_policy_plays_as_before() {
+    for id in ["CartPole-v1", "Pendulum-v1"] {
+        let env = make_vec(id, 2, &MakeOptions::default()).unwrap();
+        let options = PpoOptions { n_steps: 64, n_epochs: 2, normalize: true, ..PpoOptions::default() };
+        let policy = train(&mut Ppo::new(env, options, 0).unwrap(), 256);
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, env) = ("ppo".to_owned(), id.to_owned());
+        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None };
+        saved::save(folder.path(), &policy, &origin).unwrap();
+        assert_eq!(saved::origin(folder.path()).unwrap(), origin);
+        let mut env = make_vec(id, 2, &MakeOptions::default()).unwrap();
+        let loaded = saved::load(folder.path(), env.spec()).unwrap();
+        let mut returns = |policy| play(policy, &mut *env, 4, false, 5).unwrap().returns;
+        assert_eq!(returns(&loaded), returns(&policy), "{id}");
+        let other = make("Acrobot-v1", None);
+        assert_eq!(saved::load(folder.path(), other.spec()).unwrap_err().exit_code(), 2);
     }
 }
