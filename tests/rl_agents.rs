@@ -1,10 +1,20 @@
 //! Classical agents: planning against exact optima, learning against the standard test of each algorithm.
 
+use std::fs;
+use std::path::Path;
+
+use collimate::algo::advantage::{gae, token_streams};
 use collimate::rl::agents::planning::{
     finite_horizon, finite_horizon_evaluation, policy_evaluation, policy_iteration, start_value, sweep, value_iteration,
 };
-use collimate::rl::agents::{Exploration, TabularAgent, TabularMethod, TabularOptions};
+use collimate::rl::agents::{
+    Agent, Dqn, DqnOptions, Exploration, Ppo, PpoOptions, Schedule, TabularAgent, TabularMethod, TabularOptions,
+};
 use collimate::rl::env::{Kwargs, MakeOptions, VectorEnv, make_vec};
+use collimate::rl::evaluate::play;
+use collimate::rl::policy::Policy;
+use collimate::rl::rollout::Rollout;
+use collimate::rl::saved;
 
 fn make(id: &str, max_episode_steps: Option<u32>) -> Box<dyn VectorEnv> {
     make_vec(id, 1, &MakeOptions { max_episode_steps, kwargs: Kwargs::new() }).expect("the environment is made")
@@ -111,7 +121,7 @@ fn the_cliff_tells_the_methods_apart() {
 #[test]
 fn each_exploration_learns_the_lake() {
     for exploration in [
-        Exploration::EpsilonGreedy { epsilon: 0.1 },
+        Exploration::EpsilonGreedy { epsilon: 0.5 },
         Exploration::Boltzmann { temperature: 0.02 },
         Exploration::Ucb { coefficient: 0.1 },
     ] {
@@ -131,4 +141,164 @@ fn a_table_needs_states_that_can_be_counted() {
     let options = tabular(TabularMethod::Sarsa, Exploration::EpsilonGreedy { epsilon: 0.1 }, 0.5, 1.0);
     let error = TabularAgent::new(&*env, options, 0).unwrap_err();
     assert_eq!((error.exit_code(), error.message().contains("`CartPole-v1` has no table")), (2, true));
+}
+
+/// RL-Zoo's settings of CartPole
+fn cartpole() -> PpoOptions {
+    PpoOptions {
+        n_steps: 32,
+        batch_size: 256,
+        n_epochs: 20,
+        gamma: 0.98,
+        gae_lambda: 0.8,
+        learning_rate: Schedule::linear(1e-3),
+        clip_range: Schedule::linear(0.2),
+        ..PpoOptions::default()
+    }
+}
+
+fn train(agent: &mut dyn Agent, total: u64) -> Policy {
+    while agent.timesteps() < total {
+        agent.iterate(total).expect("an iteration succeeds");
+    }
+    agent.policy()
+}
+
+fn greedy_return(policy: &Policy, id: &str) -> f64 {
+    let mut env = make_vec(id, 10, &MakeOptions::default()).expect("the environment is made");
+    play(policy, &mut *env, 20, true, 1_000_000).expect("the policy plays").summary().mean
+}
+
+#[test]
+fn ppo_learns_cartpole() {
+    let env = make_vec("CartPole-v1", 8, &MakeOptions::default()).unwrap();
+    let policy = train(&mut Ppo::new(env, cartpole(), 0).unwrap(), 30_000);
+    let reached = greedy_return(&policy, "CartPole-v1");
+    assert!(reached >= 400.0, "{reached} after 30 000 steps");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let run = |seed| {
+        let env = make_vec("Pendulum-v1", 2, &MakeOptions::default()).unwrap();
+        let options = PpoOptions { n_steps: 128, n_epochs: 2, normalize: true, ..PpoOptions::default() };
+        let policy = train(&mut Ppo::new(env, options, seed).unwrap(), 1024);
+        policy.params.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// The first minibatch of a rollout sees the policy that collected it: the ratio is 1, so nothing is clipped
+#[test]
+fn the_first_update_of_ppo_is_a_policy_gradient() {
+    for id in ["CartPole-v1", "Pendulum-v1"] {
+        let env = make_vec(id, 4, &MakeOptions::default()).unwrap();
+        let options = PpoOptions { n_steps: 64, batch_size: 256, n_epochs: 1, ..PpoOptions::default() };
+        let figures = Ppo::new(env, options, 0).unwrap().iterate(256).unwrap();
+        let figure = |wanted: &str| figures.iter().find(|(name, _)| *name == wanted).expect("it is logged").1;
+        assert!(figure("approx_kl").abs() < 1e-9, "{id}: {figures:?}");
+        assert_eq!(figure("clip_fraction"), 0.0, "{id}");
+        // Normalised advantages have no mean, and the ratio is 1
+        assert!(figure("policy_loss").abs() < 1e-6, "{id}: {figures:?}");
+    }
+}
+
+#[test]
+fn dqn_learns_cartpole_in_each_form() {
+    for (double, dueling) in [(false, false), (true, true)] {
+        let env = make("CartPole-v1", None);
+        let options = DqnOptions {
+            learning_rate: Schedule::constant(2.3e-3),
+            batch_size: 64,
+            buffer_size: 10_000,
+            learning_starts: 500,
+            target_update_interval: 10,
+            train_freq: 128,
+            gradient_steps: Some(32),
+            exploration_fraction: 0.4,
+            double,
+            dueling,
+            ..DqnOptions::default()
+        };
+        let policy = train(&mut Dqn::new(env, options, 0).unwrap(), 12_000);
+        // 23 is what chance reaches
+        let reached = greedy_return(&policy, "CartPole-v1");
+        assert!(reached >= 100.0, "double {double}, dueling {dueling}: {reached}");
+    }
+}
+
+#[test]
+fn dqn_refuses_continuous_actions() {
+    let error = Dqn::new(make("Pendulum-v1", None), DqnOptions::default(), 0).err().expect("it is refused");
+    assert_eq!((error.exit_code(), error.message().contains("`Pendulum-v1` are continuous")), (2, true));
+}
+
+/// The names that a file imports from a module of `algo`
+fn imports(path: &str, module: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path);
+    let source = fs::read_to_string(&path).expect("the source is there");
+    let prefix = format!("use crate::algo::{module}::");
+    let lines = source.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let names = lines.flat_map(|line| line.trim_matches(['{', '}', ';']).split(','));
+    names.map(|name| name.trim_matches([' ', '{', '}', ';']).to_owned()).collect()
+}
+
+/// A mistake in one of these shows in both halves, and here the right answer is known
+#[test]
+fn both_ppos_call_the_same_functions() {
+    let (language, classical) = ("train/ppo.rs", "rl/agents/ppo.rs");
+    for (module, function, classical) in [
+        ("policy", "clipped_surrogate", classical),
+        ("policy", "Clip", classical),
+        ("value", "value_loss", classical),
+        ("advantage", "add_values", "rl/rollout.rs"),
+    ] {
+        for path in [language, classical] {
+            assert!(imports(path, module).iter().any(|name| name == function), "{path} does not import {function}");
+        }
+    }
+    assert!(imports(language, "advantage").iter().any(|name| name == "gae"));
+    assert!(imports("rl/rollout.rs", "advantage").iter().any(|name| name == "gae_strided"));
+}
+
+/// What the language half computes of a completion, the classical half computes of an episode
+#[test]
+fn a_completion_and_an_episode_have_the_same_advantages() {
+    let (rewards, values) = ([0.5, -1.0, 0.25, 2.0], [0.1, 0.4, -0.3, 0.7]);
+    let (mut next, mut discounts, mut traces, mut tokens) = ([0.0; 4], [0.0; 4], [0.0; 4], [0.0; 4]);
+    token_streams(&[4], &values, 0.97, 0.9, &mut next, &mut discounts, &mut traces);
+    gae(&rewards, &values, &next, &discounts, &traces, &mut tokens);
+    let mut rollout = Rollout::new(1, 4, 1, None);
+    rollout.rewards.copy_from_slice(&rewards);
+    rollout.values.copy_from_slice(&values);
+    rollout.next_values.copy_from_slice(&[0.4, -0.3, 0.7, 9.0]);
+    rollout.terminated[3] = true;
+    rollout.finish(0.97, 0.9);
+    assert_eq!(rollout.advantages, tokens);
+    // Worked out in double precision from A = δ + γλ A'
+    let expected = [1.11335374, 0.37268470, 2.36390000, 1.30000000];
+    for (found, expected) in rollout.advantages.iter().zip(expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} for {expected}");
+    }
+}
+
+#[test]
+fn a_saved_policy_plays_as_before() {
+    for id in ["CartPole-v1", "Pendulum-v1"] {
+        let env = make_vec(id, 2, &MakeOptions::default()).unwrap();
+        let options = PpoOptions { n_steps: 64, n_epochs: 2, normalize: true, ..PpoOptions::default() };
+        let policy = train(&mut Ppo::new(env, options, 0).unwrap(), 256);
+        let folder = tempfile::tempdir().unwrap();
+        let (agent, env) = ("ppo".to_owned(), id.to_owned());
+        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None };
+        saved::save(folder.path(), &policy, &origin).unwrap();
+        assert_eq!(saved::origin(folder.path()).unwrap(), origin);
+        let mut env = make_vec(id, 2, &MakeOptions::default()).unwrap();
+        let loaded = saved::load(folder.path(), env.spec()).unwrap();
+        let mut returns = |policy| play(policy, &mut *env, 4, false, 5).unwrap().returns;
+        assert_eq!(returns(&loaded), returns(&policy), "{id}");
+        let other = make("Acrobot-v1", None);
+        assert_eq!(saved::load(folder.path(), other.spec()).unwrap_err().exit_code(), 2);
+    }
 }

@@ -115,8 +115,8 @@ fn refuse_keys_of_others(values: &Values, agent: RlAgent) -> Result<()> {
         RlAgent::Ppo => "DQN",
         RlAgent::Dqn => "PPO",
     };
-    let of_others = RlKeys::KEYS.iter().filter(|key| key.heading == others);
-    match of_others.filter_map(|key| values.get(key.name).map(|(_, place)| (key, place))).next() {
+    let mut of_others = RlKeys::KEYS.iter().filter(|key| key.heading == others);
+    match of_others.find_map(|key| values.get(key.name).map(|(_, place)| (key, place))) {
         Some((key, place)) => {
             let message = format!("`{}` is a key of {}, and `agent` is `{agent}`", key.name, others.to_lowercase());
             Err(place.locate(Error::usage(message).hint(format!("leave out `{}`", key.name))))

@@ -187,7 +187,9 @@ fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut
             }
         }
         let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
-        vector.iter_mut().for_each(|a| *a /= norm);
+        for entry in &mut vector {
+            *entry /= norm;
+        }
         basis.push(vector);
     }
     for i in 0..rows {

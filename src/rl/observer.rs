@@ -16,13 +16,10 @@ pub struct Observer {
 impl Observer {
     /// For the observations of an environment. Numbered states are never normalised
     pub fn new(space: &Space, normalize: bool) -> Self {
-        match space.discrete() {
-            Some(n) => Self { classes: Some(n as usize), width: n as usize, moments: None },
-            None => {
-                let width = space.len();
-                Self { classes: None, width, moments: normalize.then(|| Moments::new(width)) }
-            }
-        }
+        let classes = space.discrete().map(|n| n as usize);
+        let width = classes.unwrap_or(space.len());
+        let moments = (normalize && classes.is_none()).then(|| Moments::new(width));
+        Self { classes, width, moments }
     }
 
     /// Features of one observation

@@ -47,7 +47,7 @@ pub fn train(agent: &mut dyn Agent, origin: &Origin, options: &RunOptions) -> Re
     let mut manifest = Manifest::start(folder.join(names::MANIFEST), start)?;
     let outcome =
         folder.write(names::CONFIG, options.config.as_bytes()).and_then(|()| steps(agent, &folder, origin, options));
-    manifest.finish(outcome.as_ref().map(|()| ()))?;
+    manifest.finish(outcome.as_ref().copied())?;
     outcome
 }
 

@@ -12,6 +12,7 @@ pub mod planning;
 pub mod ppo;
 pub mod tabular;
 
+mod actor_critic;
 mod exploration;
 
 pub use dqn::{Dqn, DqnOptions};

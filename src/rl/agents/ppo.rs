@@ -3,14 +3,14 @@
 //! Schulman et al. 2017, <https://arxiv.org/abs/1707.06347>. Advantages, surrogate, value loss and distributions are the
 //! functions of [`algo`](crate::algo) that the language model's PPO calls too: only the networks differ.
 
+use super::actor_critic::{Batch, Networks};
 use super::{Agent, Figures, Schedule};
 use crate::algo::advantage::normalize;
-use crate::algo::distribution;
 use crate::algo::policy::{Clip, Surrogate, clipped_surrogate};
 use crate::algo::value::{ValueLoss, explained_variance, value_loss};
 use crate::rl::env::rng::Pcg64;
 use crate::rl::env::{Actions, Episode, EpisodeStatistics, VecStep, VectorEnv};
-use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
+use crate::rl::mlp::Adam;
 use crate::rl::normalize::RewardScale;
 use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::{Head, Policy};
@@ -78,63 +78,6 @@ impl Default for PpoOptions {
     }
 }
 
-/// Policy and value network, their parameters in one vector: policy, value, log σ
-#[derive(Debug, Clone)]
-struct Networks {
-    policy: Mlp,
-    value: Mlp,
-    log_std: std::ops::Range<usize>,
-    params: Vec<f32>,
-}
-
-/// Buffers of one minibatch
-#[derive(Debug)]
-struct Batch {
-    features: Vec<f32>,
-    discrete: Vec<usize>,
-    continuous: Vec<f32>,
-    log_std: Vec<f32>,
-    old_log_probs: Vec<f32>,
-    old_values: Vec<f32>,
-    advantages: Vec<f32>,
-    returns: Vec<f32>,
-    log_probs: Vec<f32>,
-    entropies: Vec<f32>,
-    grad_log_probs: Vec<f32>,
-    grad_entropies: Vec<f32>,
-    grad_outputs: Vec<f32>,
-    grad_log_std: Vec<f32>,
-    grad_values: Vec<f32>,
-    policy: MlpCache,
-    value: MlpCache,
-}
-
-impl Batch {
-    fn new(rows: usize, networks: &Networks) -> Self {
-        let column = || vec![0.0; rows];
-        let outputs = || vec![0.0; rows * networks.policy.outputs()];
-        Self {
-            features: vec![0.0; rows * networks.policy.inputs()],
-            discrete: vec![0; rows],
-            continuous: outputs(),
-            log_std: outputs(),
-            old_log_probs: column(),
-            old_values: column(),
-            advantages: column(),
-            returns: column(),
-            log_probs: column(),
-            entropies: column(),
-            grad_log_probs: column(),
-            grad_entropies: column(),
-            grad_outputs: outputs(),
-            grad_log_std: outputs(),
-            grad_values: column(),
-            policy: networks.policy.cache(rows),
-            value: networks.value.cache(rows),
-        }
-    }
-}
-
 /// The agent with its environments
 pub struct Ppo {
     options: PpoOptions,
@@ -173,7 +116,7 @@ impl Ppo {
         let actions = ActionSpace::of(env.spec());
         let mut observer = Observer::new(&env.spec().observation_space, options.normalize);
         let mut rng = Pcg64::new(u128::from(seed));
-        let networks = Networks::new(&observer, &actions, &options, &mut rng);
+        let networks = Networks::new(&observer, &actions, &options.hidden, options.log_std_init, &mut rng);
         let mut step = VecStep::of(&*env);
         env.reset(Some(seed), &mut step.observations)?;
         observer.learn(&step.observations);
@@ -432,80 +375,5 @@ impl Agent for Ppo {
                 ActionSpace::Continuous { .. } => Head::Gaussian(networks.params[networks.log_std.clone()].to_vec()),
             },
         }
-    }
-}
-
-impl Networks {
-    fn new(observer: &Observer, actions: &ActionSpace, options: &PpoOptions, rng: &mut Pcg64) -> Self {
-        let widths = |outputs: usize| {
-            let ends = (std::iter::once(observer.width()), std::iter::once(outputs));
-            ends.0.chain(options.hidden.iter().copied()).chain(ends.1).collect::<Vec<_>>()
-        };
-        let policy = Mlp::new(&widths(actions.outputs()), Activation::Tanh, 0);
-        let value = Mlp::new(&widths(1), Activation::Tanh, policy.end());
-        let log_std = match actions {
-            ActionSpace::Discrete(_) => value.end()..value.end(),
-            ActionSpace::Continuous { low, .. } => value.end()..value.end() + low.len(),
-        };
-        let mut params = vec![options.log_std_init as f32; log_std.end];
-        policy.init_orthogonal(&mut params, 0.01, rng);
-        value.init_orthogonal(&mut params, 1.0, rng);
-        Self { policy, value, log_std, params }
-    }
-
-    /// V of the batch's features, into its cache
-    fn value(&self, rows: usize, batch: &mut Batch) {
-        self.value.forward(&self.params, rows, &batch.features, &mut batch.value);
-    }
-
-    /// log π and entropies of the batch's actions under the policy's last outputs
-    fn log_probs(&self, rows: usize, actions: &ActionSpace, batch: &mut Batch) {
-        let outputs = batch.policy.outputs();
-        let (log_probs, entropies) = (&mut batch.log_probs[..rows], &mut batch.entropies[..rows]);
-        match actions {
-            ActionSpace::Discrete(_) => {
-                distribution::categorical(outputs, &batch.discrete[..rows], log_probs, entropies);
-            }
-            ActionSpace::Continuous { low, .. } => {
-                let numbers = rows * low.len();
-                for row in batch.log_std[..numbers].chunks_exact_mut(low.len()) {
-                    row.copy_from_slice(&self.params[self.log_std.clone()]);
-                }
-                let (log_std, drawn) = (&batch.log_std[..numbers], &batch.continuous[..numbers]);
-                distribution::gaussian(outputs, log_std, drawn, log_probs, entropies);
-            }
-        }
-    }
-
-    /// From the gradients in log-probabilities, entropies and values to those of all parameters
-    fn backward(&self, rows: usize, actions: &ActionSpace, batch: &mut Batch, grads: &mut [f32]) {
-        let numbers = rows * self.policy.outputs();
-        let (by_log_probs, by_entropies) = (&batch.grad_log_probs[..rows], &batch.grad_entropies[..rows]);
-        let grad_outputs = &mut batch.grad_outputs[..numbers];
-        match actions {
-            ActionSpace::Discrete(_) => distribution::categorical_backward(
-                batch.policy.outputs(),
-                &batch.discrete[..rows],
-                by_log_probs,
-                by_entropies,
-                grad_outputs,
-            ),
-            ActionSpace::Continuous { low, .. } => {
-                distribution::gaussian_backward(
-                    batch.policy.outputs(),
-                    &batch.log_std[..numbers],
-                    &batch.continuous[..numbers],
-                    by_log_probs,
-                    by_entropies,
-                    grad_outputs,
-                    &mut batch.grad_log_std[..numbers],
-                );
-                for (d, grad) in grads[self.log_std.clone()].iter_mut().enumerate() {
-                    *grad = batch.grad_log_std[d..numbers].iter().step_by(low.len()).sum();
-                }
-            }
-        }
-        self.policy.backward(&self.params, rows, &batch.features, grad_outputs, &mut batch.policy, grads);
-        self.value.backward(&self.params, rows, &batch.features, &batch.grad_values[..rows], &mut batch.value, grads);
     }
 }
