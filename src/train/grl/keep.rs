@@ -234,7 +234,9 @@ impl Kept {
             error.context("the reference model of the memory").hint(hint)
         })?;
         let owner = Owner { model: particles.model_sha256.clone(), feature_map: String::new() };
-        let map = read_map(folder, &owner)?;
+        // A map may be left of an earlier run in this folder
+        let has_map = !particles.feature_map_sha256.is_empty();
+        let map = if has_map { read_map(folder, &owner)? } else { None };
         let features = Features::with_map(source.load_frozen()?, map)?;
         if features.owner().model != particles.model_sha256 {
             return Err(Error::usage(format!(
