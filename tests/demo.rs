@@ -118,6 +118,8 @@ fn nothing_in_the_data_folder_is_left_out() {
     let found: Vec<_> = files_below(&data)
         .into_iter()
         .map(|path| path.strip_prefix(&data).expect("below data").to_string_lossy().into_owned())
+        // The tasks that the demo does not show stay in the repository
+        .filter(|path| !path.starts_with("sums/") && !path.starts_with("walks/"))
         .collect();
     assert_eq!(found, CARRIED);
 }

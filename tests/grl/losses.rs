@@ -65,15 +65,18 @@ fn every_loss_has_pytorchs_value_and_gradient() {
 #[test]
 fn limit_10_pairs_are_dpo() {
     let golden = golden("algo.json");
-    for case in golden["dpo_sigmoid"].as_array().unwrap() {
-        let [chosen, rejected, losses, weights, slopes] =
-            ["chosen", "rejected", "loss", "weights", "grad_chosen"].map(|name| numbers(&case[name]));
+    let cases = golden["cases"].as_array().unwrap().iter().filter(|case| case["name"] == "sigmoid");
+    assert_eq!(cases.clone().count(), 2);
+    for case in cases {
+        let [chosen, rejected] = [0, 1].map(|side| numbers(&case["inputs"][side]));
+        let [losses, weights] = ["loss", "weights"].map(|name| numbers(&case[name]));
+        let slopes = numbers(&case["grads"][0]);
         let n = chosen.len();
         let policy = [chosen, rejected].concat();
         let reference = vec![0.0; 2 * n];
         let batch = Batch::new(&policy, &reference, &vec![1; 2 * n]).unwrap();
         let pairs: Vec<(usize, usize)> = (0..n).map(|i| (i, n + i)).collect();
-        let loss = pair(&batch, &pairs, Pair::Dpo, number(&case["beta"])).unwrap();
+        let loss = pair(&batch, &pairs, Pair::Dpo, number(&case["params"]["beta"])).unwrap();
         all_close(&loss.losses, &losses, TOLERANCE);
         for i in 0..n {
             close(loss.grad_log_probs[i] * n as f64 * weights[i], slopes[i], TOLERANCE);

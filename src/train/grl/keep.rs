@@ -40,7 +40,7 @@ struct Saved {
 
 /// `particles.json`
 #[derive(Serialize, Deserialize)]
-struct Particles {
+struct Record {
     /// Name and revision of the reference model
     model: String,
     model_revision: String,
@@ -98,7 +98,7 @@ impl Grl {
             let responses = newest.iter().map(response).collect::<Result<_>>()?;
             Ok(Particle { key: format!("{key:016x}"), row, prompt, responses })
         };
-        let particles = Particles {
+        let record = Record {
             model: self.reference_name.0.clone(),
             model_revision: self.reference_name.1.clone(),
             model_sha256: owner.model.clone(),
@@ -108,7 +108,7 @@ impl Grl {
             particles: memory.iter().map(|at| particle(at.point.key)).collect::<Result<_>>()?,
         };
         let path = folder.join(PARTICLES);
-        let mut json = serde_json::to_vec_pretty(&particles).map_err(|cause| Error::write(&path, cause))?;
+        let mut json = serde_json::to_vec_pretty(&record).map_err(|cause| Error::write(&path, cause))?;
         json.push(b'\n');
         files::write_bytes(&path, &json)
     }
@@ -172,7 +172,7 @@ pub struct Kept {
     source: ModelSource,
     features: Features,
     field: ValueField,
-    particles: Particles,
+    record: Record,
     folder: PathBuf,
 }
 
@@ -223,37 +223,36 @@ impl Kept {
                 .hint("`inspect` takes the folder of a `grl` run, or one of its checkpoints"));
         }
         let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
-        let particles: Particles = serde_json::from_slice(&text).map_err(|cause| {
+        let record: Record = serde_json::from_slice(&text).map_err(|cause| {
             Error::read(&path, cause).hint("the file is truncated, or was written by another version")
         })?;
-        let name = reference.unwrap_or(&particles.model);
-        let revision = reference.is_none().then_some(particles.model_revision.as_str());
+        let name = reference.unwrap_or(&record.model);
+        let revision = reference.is_none().then_some(record.model_revision.as_str());
         let hub = Hub::from_env(offline)?;
         let source = ModelSource::find(&hub, name, revision).map_err(|error| {
             let hint = error.hint_text().unwrap_or("`--ref_model` says where the reference model lies now").to_owned();
             error.context("the reference model of the memory").hint(hint)
         })?;
-        let owner = Owner { model: particles.model_sha256.clone(), feature_map: String::new() };
-        let map = read_map(folder, &owner)?;
+        let owner = Owner { model: record.model_sha256.clone(), feature_map: String::new() };
+        // A map may be left of an earlier run in this folder
+        let has_map = !record.feature_map_sha256.is_empty();
+        let map = if has_map { read_map(folder, &owner)? } else { None };
         let features = Features::with_map(source.load_frozen()?, map)?;
-        if features.owner().model != particles.model_sha256 {
+        if features.owner().model != record.model_sha256 {
             return Err(Error::usage(format!(
                 "the memory in `{}` belongs to another model than `{}`",
                 folder.display(),
                 source.folder.display()
             ))
-            .hint(format!(
-                "`--ref_model` says where the weights of `{}` at the start of the run lie",
-                particles.model
-            )));
+            .hint(format!("`--ref_model` says where the weights of `{}` at the start of the run lie", record.model)));
         }
-        let owner = Owner { feature_map: particles.feature_map_sha256.clone(), ..owner };
+        let owner = Owner { feature_map: record.feature_map_sha256.clone(), ..owner };
         if features.owner().feature_map != owner.feature_map {
             return Err(Error::usage(format!("`{FEATURE_MAP}` in `{}` is not the memory's own", folder.display())));
         }
         let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, &owner))?;
-        let field = particles.estimator.fit(&memory)?;
-        Ok(Self { source, features, field, particles, folder: folder.to_owned() })
+        let field = record.estimator.fit(&memory)?;
+        Ok(Self { source, features, field, record, folder: folder.to_owned() })
     }
 
     /// Particles
@@ -268,7 +267,7 @@ impl Kept {
 
     /// τ of the soft returns
     pub fn tau(&self) -> f64 {
-        self.particles.tau
+        self.record.tau
     }
 
     /// What the field says of a prompt, and the `most` nearest particles
@@ -286,7 +285,7 @@ impl Kept {
         let mut neighbours = Vec::with_capacity(most);
         for near in self.field.neighbours(point, most) {
             let name = format!("{:016x}", near.key);
-            let Some(particle) = self.particles.particles.iter().find(|particle| particle.key == name) else {
+            let Some(particle) = self.record.particles.iter().find(|particle| particle.key == name) else {
                 return Err(Error::usage(format!(
                     "`{PARTICLES}` in `{}` has no particle `{name}`: it does not belong to the memory",
                     self.folder.display()

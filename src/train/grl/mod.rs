@@ -8,13 +8,15 @@
 //! scored ones are replayed without weights; `V` must follow the policy for that, and the particles are restated from the
 //! replayed responses after each update.
 
+mod draw;
 mod features;
 mod keep;
+mod measure;
 mod objective;
 mod state;
 mod values;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ use self::objective::{Responses, judge};
 use self::state::Learnt;
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, length_metrics, log_probs, reward_metrics};
+use super::completions::{completions_table, log_probs};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
@@ -214,7 +216,7 @@ impl Grl {
         Ok(draw_by_weight(&weights, planned.len(), &mut rng).into_iter().map(|i| pool[i]).collect())
     }
 
-    /// Judged completions as the store keeps them; `old` where μ is not known from sampling
+    /// Judged completions as the store keeps them
     fn scored(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<Vec<Scored>> {
         let temperature = self.online.temperature;
         rollout.ref_log_probs =
@@ -251,116 +253,6 @@ impl Grl {
             });
         }
         Ok(scored)
-    }
-
-    fn rollout_metrics(&self, rollout: &Rollout, scored: &[Scored], names: &[String]) -> Result<Metrics> {
-        let mut metrics = Metrics::new();
-        length_metrics(rollout, &mut metrics);
-        reward_metrics(rollout, names, &mut metrics);
-        let n = scored.len().max(1) as f64;
-        let (mut kl, mut entropy, mut off, mut squares, mut mean) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        let (mut count, mut deviation) = (0.0, 0.0);
-        for response in scored {
-            kl += response.log_ratio / n;
-            entropy -= response.log_probs_behaviour.iter().map(|p| f64::from(*p)).sum::<f64>() / n;
-            let b = response.soft_return(self.learnt.tau);
-            mean += b / n;
-            squares += b * b / n;
-            let Some(known) = self.learnt.values.predict(self.features.point(response.prompt)?) else { continue };
-            off += (b - known.mean).powi(2) / n;
-            count += known.effective_count / n;
-            deviation += known.variance.unwrap_or(0.0).sqrt() / n;
-        }
-        metrics.extend([
-            ("kl", kl),
-            ("entropy", entropy),
-            ("soft_return", mean),
-            ("soft_return_std", (squares - mean * mean).max(0.0).sqrt()),
-        ]);
-        if !self.learnt.values.memory().is_empty() {
-            // Before these responses were taken in: an honest error
-            metrics.extend([
-                ("value/prediction_error", off.sqrt()),
-                ("value/deviation", deviation),
-                ("memory/effective_count", count),
-            ]);
-        }
-        Ok(metrics)
-    }
-
-    fn memory_metrics(&self, fresh: usize) -> Result<Metrics> {
-        let (learnt, fitted) = (&self.learnt, self.learnt.values.fitted());
-        Ok(Metrics::from_iter([
-            ("value/error", learnt.value_error(fresh, &self.features)?),
-            ("value/mean", learnt.values.memory().mean().unwrap_or(0.0)),
-            ("memory/size", learnt.values.memory().len() as f64),
-            ("memory/smooth", fitted.smooth),
-            ("memory/length", fitted.length),
-            ("memory/delta", fitted.delta),
-            ("memory/noise", fitted.noise),
-            ("replay/size", learnt.store.len() as f64),
-            ("replay/mean_age", learnt.store.mean_age(self.step)),
-            ("tau", learnt.tau),
-        ]))
-    }
-
-    /// Positions of each pass of each update
-    fn passes(&self, fresh: usize) -> Vec<Vec<Vec<usize>>> {
-        let stored = self.learnt.store.len();
-        if stored == 0 {
-            return Vec::new();
-        }
-        let count = if fresh == 0 { self.batch.min(stored) } else { fresh };
-        let mut updates = Vec::with_capacity(self.keys.replay_ratio);
-        for update in 0..self.keys.replay_ratio {
-            let positions = if update == 0 && fresh > 0 {
-                (stored - fresh..stored).collect()
-            } else {
-                let mut rng = self.rng(2 + update as u64);
-                let mut drawn = self.learnt.store.draw(count, fresh, self.keys.replay_fresh, &mut rng);
-                // Those of one prompt side by side: they share its part of the forward pass
-                drawn.sort_unstable();
-                drawn
-            };
-            let passes: Vec<Vec<usize>> = if self.keys.mode == GrlMode::Pair {
-                self.pass_groups(&positions)
-            } else {
-                positions.chunks(self.batch).map(<[usize]>::to_vec).collect()
-            };
-            if !passes.is_empty() {
-                updates.push(passes);
-            }
-        }
-        updates
-    }
-
-    /// Whole groups of at least two, as many as there are positions allow
-    fn pass_groups(&self, positions: &[usize]) -> Vec<Vec<usize>> {
-        let group = |position: usize| self.learnt.store.get(position).map(|rollout| rollout.group);
-        let wanted: BTreeSet<u32> = positions.iter().filter_map(|position| group(*position)).collect();
-        let most = positions.len().div_ceil(self.online.num_generations);
-        let mut members: HashMap<u32, Vec<usize>> = HashMap::new();
-        for (position, rollout) in self.learnt.store.iter().enumerate() {
-            members.entry(rollout.group).or_default().push(position);
-        }
-        // Spread over the drawn ones: the first of an ordered set would always be the oldest
-        let stride = wanted.len().div_ceil(most.max(1)).max(1);
-        let chosen = wanted.iter().step_by(stride).filter_map(|group| members.get(group)).filter(|all| all.len() > 1);
-        let mut passes: Vec<Vec<usize>> = Vec::new();
-        for group in chosen {
-            match passes.last_mut() {
-                Some(pass) if pass.len() + group.len() <= self.batch => pass.extend(group),
-                _ => passes.push(group.clone()),
-            }
-        }
-        passes
-    }
-
-    /// Pairs of one group among the positions of a pass
-    fn pairs(&self, positions: &[usize]) -> Vec<(usize, usize)> {
-        let group = |i: usize| self.learnt.store.get(positions[i]).map(|rollout| rollout.group);
-        let of = |i: usize| (i + 1..positions.len()).take_while(move |j| group(*j) == group(i)).map(move |j| (i, j));
-        (0..positions.len()).flat_map(of).collect()
     }
 
     fn loss(&mut self, pass: &Pass<'_>) -> Result<Outcome> {
