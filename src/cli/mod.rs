@@ -22,6 +22,7 @@ mod lines;
 mod logging;
 pub mod logprobs;
 pub mod output;
+pub mod report;
 pub mod rl;
 pub mod score;
 mod train;
@@ -34,6 +35,7 @@ enum Fixed {
     Logprobs(logprobs::Args),
     Score(score::Args),
     Eval(eval::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Data(data::Data),
     #[command(subcommand)]
@@ -95,6 +97,7 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Logprobs(args) => logprobs::run(args),
         Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
+        Fixed::Report(args) => report::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
         Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),
