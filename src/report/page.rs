@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::{Environment, context};
+use minijinja::{Environment, Value as Jinja, context};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -85,14 +85,32 @@ pub fn render(runs: &[Run]) -> Result<String> {
         .render(context! {
             title => titles.join(", "),
             version => env!("CARGO_PKG_VERSION"),
-            palette => PALETTE,
-            runs => runs.iter().enumerate().map(header).collect::<Vec<_>>(),
-            frontiers => frontiers(runs)?,
-            main => figures(&main)?,
-            rest => figures(&rest)?,
-            finals => finals(runs, &main),
+            palette => jinja(PALETTE),
+            runs => jinja(runs.iter().enumerate().map(header).collect::<Vec<_>>()),
+            frontiers => jinja(frontiers(runs)?),
+            main => jinja(figures(&main)?),
+            rest => jinja(figures(&rest)?),
+            finals => jinja(finals(runs, &main)),
         })
         .map_err(failed)
+}
+
+/// The template library is built without serde
+fn jinja(shown: impl Serialize) -> Jinja {
+    fn convert(value: Value) -> Jinja {
+        match value {
+            Value::Null => Jinja::from(()),
+            Value::Bool(value) => value.into(),
+            Value::Number(value) => match value.as_i64() {
+                Some(whole) => whole.into(),
+                None => value.as_f64().unwrap_or(f64::NAN).into(),
+            },
+            Value::String(text) => text.into(),
+            Value::Array(values) => values.into_iter().map(convert).collect(),
+            Value::Object(fields) => Jinja::from_pairs(fields.into_iter().map(|(key, value)| (key, convert(value)))),
+        }
+    }
+    convert(serde_json::to_value(shown).unwrap_or_default())
 }
 
 fn matches(entry: &str, name: &str) -> bool {
