@@ -16,6 +16,7 @@
 //! | [`run`] | what every run shares: run folder, manifest, checkpoints, metrics, signals, progress |
 //! | [`train`] | one file per recipe, and their step loop |
 //! | [`rl`] | classical reinforcement learning |
+//! | [`report`] | statistics over runs and tasks, curves, one HTML page |
 //! | [`cli`] | clap and printing |
 
 pub mod error;
@@ -29,6 +30,7 @@ pub mod grl;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod report;
 pub mod reward;
 pub mod rl;
 pub mod rollout;

@@ -353,7 +353,7 @@ fn keys_that_are_wrong_are_refused() {
     of(&["--beta", "-1"], &["`beta` must be at least 0, got `-1`"]);
     of(&["--per_device_train_batch_size", "0"], &["`per_device_train_batch_size` must be at least 1, got `0`"]);
     of(&["--learning_rate", "nan"], &["`learning_rate` must be a number, got `nan`"]);
-    of(&["--loss_type", "sigmod"], &["hint: did you mean `sigmoid`?", "hint: did you mean `sigmoid`?"]);
+    of(&["--loss_type", "sigmod"], &["got `sigmod`", "hint: did you mean `sigmoid`?"]);
     for (line, expected) in [
         (
             "learning_rat: 1",

@@ -23,6 +23,7 @@ mod lines;
 mod logging;
 pub mod logprobs;
 pub mod output;
+pub mod report;
 pub mod rl;
 pub mod rl_agents;
 pub mod score;
@@ -37,6 +38,7 @@ enum Fixed {
     Score(score::Args),
     Eval(eval::Args),
     Inspect(inspect::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Data(data::Data),
     #[command(subcommand)]
@@ -99,6 +101,7 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
         Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
         Fixed::Inspect(args) => inspect::run(args),
+        Fixed::Report(args) => report::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
         Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),

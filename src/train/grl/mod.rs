@@ -148,7 +148,7 @@ impl Grl {
         }
         let load = reward_model::loader(session, online);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
-        if train.len() == 0 {
+        if train.is_empty() {
             return Err(Error::usage("there is no prompt to train on"));
         }
         if !train.samples_whole_distribution() && !train.replays() {

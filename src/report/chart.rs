@@ -1,0 +1,179 @@
+//! Curves as SVG that takes its colours from the page.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Colours of the curves, light page first. They are the drawing's own values, which the page's style replaces in the dark
+pub const PALETTE: [(&str, &str); 8] = [
+    ("#0072B2", "#56B4E9"),
+    ("#D55E00", "#FF9A57"),
+    ("#009E73", "#3DD6A8"),
+    ("#AA3377", "#E48ABF"),
+    ("#8A6D00", "#E6C229"),
+    ("#5B4BB7", "#A99CFF"),
+    ("#666666", "#BBBBBB"),
+    ("#B3262E", "#FF8086"),
+];
+
+const SIZE: (u32, u32) = (480, 280);
+const FONT: (&str, i32) = ("sans-serif", 13);
+/// Points drawn of a curve: a screen has no more columns
+const POINTS: usize = 480;
+
+/// One curve
+#[derive(Debug, Clone)]
+pub struct Curve {
+    /// Place in [`PALETTE`]
+    pub colour: usize,
+    /// Points in their order; a value that is not finite leaves a gap
+    pub points: Vec<(f64, f64)>,
+    /// Whether the points themselves are marked
+    pub marked: bool,
+}
+
+/// Draws the curves, or nothing where no point is finite
+pub fn draw(curves: &[Curve], x_label: &str, y_label: &str) -> Result<Option<String>> {
+    let finite = || curves.iter().flat_map(|curve| &curve.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+    let (Some(x), Some(y)) = (range(finite().map(|point| point.0)), range(finite().map(|point| point.1))) else {
+        return Ok(None);
+    };
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let drawn =
+        fill(&area, curves, (x, y), (x_label, y_label)).and_then(|()| area.present().map_err(|e| e.to_string()));
+    drop(area);
+    drawn.map_err(|cause| Error::run(format!("cannot draw `{y_label}`: {cause}")))?;
+    Ok(Some(inline(&svg, y_label)))
+}
+
+type Range = (f64, f64);
+
+fn fill(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    curves: &[Curve],
+    (x, y): (Range, Range),
+    (x_label, y_label): (&str, &str),
+) -> std::result::Result<(), String> {
+    let text = |error: DrawingAreaErrorKind<_>| DrawingAreaErrorKind::<std::io::Error>::to_string(&error);
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_right(16)
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d(x.0..x.1, y.0..y.1)
+        .map_err(text)?;
+    let mesh = |value: &f64| number(*value);
+    chart
+        .configure_mesh()
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .x_labels(6)
+        .y_labels(6)
+        .x_label_formatter(&mesh)
+        .y_label_formatter(&mesh)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(221, 221, 221))
+        .draw()
+        .map_err(text)?;
+    for curve in curves {
+        let colour = colour(curve.colour);
+        let points = thin(&curve.points);
+        for run in points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|run| !run.is_empty()) {
+            chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2))).map_err(text)?;
+            // A line of one point is invisible
+            if curve.marked || run.len() == 1 {
+                let dots = run.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+                chart.draw_series(dots).map_err(text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn colour(index: usize) -> RGBColor {
+    let hex = PALETTE[index % PALETTE.len()].0;
+    let part = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap_or(0);
+    RGBColor(part(1), part(3), part(5))
+}
+
+/// Lowest and highest value with a little room, or None where there are none
+fn range(values: impl Iterator<Item = f64>) -> Option<Range> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    if low > high {
+        return None;
+    }
+    let room = if high > low { 0.04 * (high - low) } else { 0.5 * low.abs().max(1e-3) };
+    Some((low - room, high + room))
+}
+
+/// Means over stretches of equal length where there are more points than a screen can show
+fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= POINTS {
+        return points.to_vec();
+    }
+    let mean = |part: &[(f64, f64)]| {
+        let n = part.len() as f64;
+        let sum = part.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (sum.0 / n, sum.1 / n)
+    };
+    points.chunks(points.len().div_ceil(POINTS)).map(mean).collect()
+}
+
+/// A number for people: four digits
+pub(super) fn number(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    if size != 0.0 && !(1e-3..1e6).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let digits = if size == 0.0 { 0 } else { (3 - size.log10().floor() as i32).clamp(0, 6) as usize };
+    let text = format!("{value:.digits$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// Inside a page an SVG needs no namespace; a description serves those who cannot see it
+fn inline(svg: &str, label: &str) -> String {
+    let label: String = label.chars().filter(|c| !matches!(c, '<' | '>' | '&' | '"')).collect();
+    svg.replacen("xmlns=\"http://www.w3.org/2000/svg\"", &format!("role=\"img\" aria-label=\"{label}\""), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let expected = [(0.0, "0"), (0.25, "0.25"), (123_456.0, "123456"), (-1.5, "-1.5"), (3e-5, "3.00e-5")];
+        for (value, text) in expected {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(number(0.1 + 0.2), "0.3");
+        assert_eq!(number(f64::NAN), "–");
+    }
+
+    #[test]
+    fn a_gap_splits_a_curve() {
+        let points = vec![(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 4.0), (4.0, 5.0)];
+        let curve = |points| [Curve { colour: 0, points, marked: false }];
+        let strokes = |svg: &str| svg.matches("<polyline").filter(|_| true).count();
+        let whole = draw(&curve(vec![(0.0, 1.0), (4.0, 5.0)]), "step", "loss").unwrap().unwrap();
+        let split = draw(&curve(points), "step", "loss").unwrap().unwrap();
+        assert_eq!(strokes(&split), strokes(&whole) + 1);
+        assert!(draw(&curve(vec![(0.0, f64::NAN)]), "step", "loss").unwrap().is_none());
+        assert!(!split.contains("http") && split.contains("aria-label=\"loss\""));
+    }
+
+    #[test]
+    fn a_long_curve_keeps_its_mean() {
+        let points: Vec<_> = (0..10_000).map(|i| (f64::from(i), f64::from(i % 7))).collect();
+        let thinned = thin(&points);
+        assert!(thinned.len() <= POINTS);
+        assert!((thinned[0].0 - 10.0).abs() < 1e-9, "{:?}", thinned[0]);
+    }
+}
