@@ -277,7 +277,7 @@ fn a_completion_and_an_episode_have_the_same_advantages() {
     rollout.finish(0.97, 0.9);
     assert_eq!(rollout.advantages, tokens);
     // Worked out in double precision from A = δ + γλ A'
-    let expected = [1.11335374, 0.37268470, 2.36390000, 1.30000000];
+    let expected = [1.113_353_74, 0.372_684_70, 2.363_9, 1.3];
     for (found, expected) in rollout.advantages.iter().zip(expected) {
         assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} for {expected}");
     }

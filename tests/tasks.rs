@@ -25,7 +25,9 @@ fn data_rows(path: &str) -> Vec<Map<String, Value>> {
 
 /// What the built-in says about one completion of a row
 fn judge(reward: &str, row: &Map<String, Value>, completion: &str) -> f64 {
-    let mut rewards = Rewards::from_config(&[reward.to_owned()], None, Default::default(), |_| unreachable!()).unwrap();
+    let mut rewards =
+        Rewards::from_config(&[reward.to_owned()], None, collimate::reward::Options::default(), |_| unreachable!())
+            .unwrap();
     rewards.check_row(row).unwrap();
     let completion = json!(completion);
     let sample =
@@ -79,7 +81,7 @@ fn the_cards_have_the_hashes_of_the_files() {
 
 fn sha256(path: &Path) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(bytes(path)).iter().map(|byte| format!("{byte:02x}")).collect()
+    collimate::files::hex(&Sha256::digest(bytes(path)))
 }
 
 #[test]
