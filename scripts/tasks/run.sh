@@ -25,6 +25,9 @@ case $task in
     *) echo "unknown task \`$task\`: expected walks or sums" >&2 && exit 2 ;;
 esac
 
+exec 3>&2
+TIMEFORMAT=%U
+
 measure() {
     "$collimate" --quiet generate --model_name_or_path "$1" --prompts "$prompts" --num_return_sequences "$samples" \
         --max_new_tokens 10 --batch_size 256 --seed 0 --threads "$threads" --json |
@@ -36,8 +39,8 @@ if [ $# = 0 ]; then
 fi
 for seed in "$@"; do
     run=$out/$task-$recipe-$seed
-    begin=$SECONDS
-    "$collimate" --quiet "$recipe" --config "$config" --output_dir "$run" --overwrite_output_dir true --seed "$seed" \
-        --threads "$threads" --report_to none
-    echo "$task $recipe seed $seed: $(measure "$run"), trained in $((SECONDS - begin)) s"
+    # Seconds of the processor, which do not depend on what else the machine does
+    cpu=$({ time "$collimate" --quiet "$recipe" --config "$config" --output_dir "$run" --overwrite_output_dir true \
+        --seed "$seed" --threads "$threads" --report_to none 2>&3; } 2>&1)
+    echo "$task $recipe seed $seed: $(measure "$run"), $cpu s of processor time"
 done
