@@ -34,7 +34,7 @@ pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut 
     }
 }
 
-/// Rounds the first `lanes` rows of a matrix into pairs of columns, to[pair][lane] with `width` lanes to a pair, the rest
+/// Rounds the first `lanes` rows of a matrix into pairs of columns, `to[pair][lane]` with `width` lanes to a pair, the rest
 /// 0: what the inner loops multiply. `width` is at most 12 (rows of a tile) or 32 (columns of a panel)
 ///
 /// # Panics

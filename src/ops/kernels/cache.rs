@@ -159,7 +159,7 @@ fn prefetch(data: &[f32]) {
 }
 
 simd! {
-    /// scores[t] = scale·Σ q_d·keys[d][t], for whole blocks of keys (D, 32)
+    /// `scores[t] = scale·Σ q_d·keys[d][t]`, for whole blocks of keys (D, 32)
     pub fn row_scores(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
         let blocks = keys.chunks_exact(LANES * q.len());
         for (scores, keys) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip(blocks) {
@@ -175,7 +175,7 @@ simd! {
         }
     }
 
-    /// out = scale·Σ weights[t]·values[t], values (T, D)
+    /// `out = scale·Σ weights[t]·values[t]`, values (T, D)
     pub fn weighted_rows(weights: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
         let d = out.len();
         let (blocks, rest) = out.as_chunks_mut::<LANES>();

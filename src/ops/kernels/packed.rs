@@ -112,7 +112,7 @@ fn steps(kernel: Loop, k: usize) -> usize {
     if kernel == Loop::Avx512Bf16 { k.div_ceil(2) } else { k }
 }
 
-/// Writes lanes (rows of `from`) as to[step][lane], `width` lanes to a step; those beyond `lanes` stay as they are
+/// Writes lanes (rows of `from`) as `to[step][lane]`, `width` lanes to a step; those beyond `lanes` stay as they are
 fn pack(kernel: Loop, from: Mat, lanes: usize, width: usize, k: usize, to: &mut [u32]) {
     if kernel == Loop::Avx512Bf16 {
         return bf16::pack(from, lanes, width, k, to);
