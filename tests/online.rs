@@ -1,7 +1,7 @@
 //! Online trainers from end to end: on replayed completions they follow the reference's numbers
 //! (`scripts/goldens/online.py`); sampled ones are reproducible, and a run that is killed goes on exactly.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 #[path = "common/training.rs"]
 mod training;

@@ -1,7 +1,7 @@
 //! A token problem small enough to enumerate: 4 tokens, completions of length 3, π* ∝ π_ref · exp(r/β) known exactly.
 //! What learning curves hide shows here: an estimator of the KL with another fixed point misses the optimum.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 #[path = "common/training.rs"]
 mod training;
