@@ -81,15 +81,18 @@ fn what_is_rewarded_is_learnt_in_every_mode() {
 #[test]
 fn the_first_update_sees_the_policy_that_sampled() {
     let folder = tempfile::tempdir().unwrap();
-    grl(folder.path(), &[&["--replay_ratio", "1", "--mode", "clip"][..], &LENGTH].concat());
-    let rows = rows(folder.path());
+    let (prompts, out) = (folder.path().join("prompts.jsonl"), folder.path().join("out"));
+    let row = |animal: &str| json!({ "prompt": format!("Question: where is the {animal}?") }).to_string() + "\n";
+    fs::write(&prompts, ["otter", "heron", "badger", "lynx", "newt", "wren"].map(row).concat()).unwrap();
+    let flags = ["--replay_ratio", "1", "--mode", "clip", "--dataset_name", text(&prompts)];
+    grl(&out, &[&flags[..], &LENGTH].concat());
+    let rows = rows(&out);
     for row in &rows {
         assert_eq!(number(row, "clip_ratio"), 0.0);
         assert!(!row.contains_key("replay/kl"), "nothing was replayed");
     }
     assert!(number(&rows[0], "kl").abs() < 1e-4, "policy and reference are one model at the start");
-    // Some of the 8/2 prompts may be equal, and share a particle
-    assert!((1.0..=4.0).contains(&number(&rows[0], "memory/size")));
+    assert_eq!(number(&rows[0], "memory/size"), 4.0, "a particle for each of 8/2 prompts");
 }
 
 #[test]

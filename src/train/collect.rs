@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::session::Session;
-use crate::config::OnlineKeys;
+use crate::config::{OnlineKeys, TruncationMode};
 use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
 use crate::model::gpt2::Gpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
@@ -51,6 +51,15 @@ impl Collectors {
         keys: &OnlineKeys,
         reward_model: impl Fn(&str) -> Result<Box<dyn Reward>>,
     ) -> Result<Self> {
+        if session.keys.cache_dir.is_some() {
+            tracing::info!("`cache_dir` changes nothing: fresh completions have no log-probabilities to keep");
+        }
+        if session.keys.max_length != Some(1024) || session.keys.truncation_mode != TruncationMode::KeepStart {
+            tracing::info!(
+                "`max_length` and `truncation_mode` change nothing: prompts are never cut, and `max_completion_length` \
+                 holds for completions"
+            );
+        }
         let open = |session: &mut Session, dataset: Dataset, name: &str, replayed: bool| {
             Collector::open(session, &dataset, name, keys, replayed, &reward_model)
         };

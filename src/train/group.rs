@@ -13,8 +13,9 @@ use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::rounds::{Geometry, RoundSizes};
 use super::session::Session;
+use super::{reward_model, step_loop};
 use crate::algo::group_loss::{MicroBatch, StepTotals};
-use crate::config::{OnlineKeys, SamplingStrategy, TrainKeys};
+use crate::config::{Context, OnlineKeys, SamplingStrategy, TrainKeys, to_yaml};
 use crate::data::{Sampler, Strategy};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
@@ -68,6 +69,22 @@ pub trait GroupMethod {
     ) -> (f64, Metrics);
 }
 
+/// A whole run of a group method; `own` are its keys with their resolved values
+pub fn run<M: GroupMethod>(
+    train: TrainKeys,
+    online: &OnlineKeys,
+    own: Vec<(&'static str, crate::config::Value)>,
+    sizes: RoundSizes,
+    method: M,
+    context: &Context,
+) -> Result<()> {
+    let all = train.to_values().into_iter().chain(online.to_values()).chain(own);
+    let mut session = Session::open(train, to_yaml(all)?, context)?;
+    let reward_model = reward_model::loader(&session, online);
+    let mut trainer = GroupTrainer::open(&mut session, online, sizes, method, reward_model)?;
+    step_loop::train(&mut trainer, session)
+}
+
 /// A policy that learns from groups of its own completions
 pub struct GroupTrainer<M> {
     method: M,
@@ -114,7 +131,7 @@ struct Saved {
 
 impl<M: GroupMethod> GroupTrainer<M> {
     /// From a session and the keys that group methods share
-    pub fn open(
+    fn open(
         session: &mut Session,
         keys: &OnlineKeys,
         sizes: RoundSizes,
@@ -182,7 +199,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         let order = self.order.epoch(round / per_epoch);
         let rows = &order[(round % per_epoch) as usize * self.geometry.prompts..][..self.geometry.prompts];
         let seed = mix(self.seed ^ mix(round ^ 0x6772_6f75_7073)); // apart from the streams of dropout and order
-        let check = || context.signals.received().map_or(Ok(()), |s| Err(crate::run::Signals::error(s, context.step)));
+        let check = context.checker();
         let mut rollout =
             self.train.collect(&self.view, rows, self.geometry.generations, seed, context.clock, &check)?;
         for attempt in 1..=self.method.resamples() as u64 {

@@ -4,11 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::group::{GroupMethod, GroupTrainer};
-use super::reward_model;
+use super::group::{self, GroupMethod};
 use super::rounds::RoundSizes;
-use super::session::Session;
-use super::step_loop;
 use crate::Result;
 use crate::algo::entropy::AdaptiveEntropy;
 use crate::algo::group::{GroupAdvantages, Scale, group_relative, normalize_then_sum};
@@ -17,7 +14,7 @@ use crate::algo::kl::KlEstimator;
 use crate::algo::policy::{Clip, Vespo};
 use crate::config::{
     Aggregation, CommandSpec, Context, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, OnlineKeys, ScaleRewards,
-    TrainKeys, Values, to_yaml,
+    TrainKeys, Values,
 };
 use crate::rollout::Rollout;
 use crate::run::Metrics;
@@ -34,17 +31,13 @@ pub const GRPO: CommandSpec = CommandSpec {
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
     let keys = GrpoKeys::from_values(values)?;
-    let all = train.to_values().into_iter().chain(online.to_values()).chain(keys.to_values());
-    let mut session = Session::open(train, to_yaml(all)?, context)?;
     let sizes = RoundSizes {
         num_iterations: keys.num_iterations,
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
-    let reward_model = reward_model::loader(&session, &online);
-    let method = Grpo::new(keys);
-    let mut trainer = GroupTrainer::open(&mut session, &online, sizes, method, reward_model)?;
-    step_loop::train(&mut trainer, session)
+    let own = keys.to_values();
+    group::run(train, &online, own, sizes, Grpo::new(keys), context)
 }
 
 struct Grpo {

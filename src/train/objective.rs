@@ -72,10 +72,11 @@ pub struct StepContext<'a> {
     pub signals: &'a Signals,
 }
 
-impl StepContext<'_> {
-    /// Ends the step where a signal asks for it
-    pub fn check(&self) -> Result<()> {
-        self.signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, self.step)))
+impl<'a> StepContext<'a> {
+    /// What long work asks again and again: an error once a signal wants the step to end
+    pub fn checker(&self) -> impl Fn() -> Result<()> + use<'a> {
+        let (signals, step) = (self.signals, self.step);
+        move || signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, step)))
     }
 }
 

@@ -2,13 +2,11 @@
 //!
 //! Guo et al. 2024, <https://arxiv.org/abs/2402.04792>.
 
-use super::group::{GroupMethod, GroupTrainer};
+use super::group::{self, GroupMethod};
 use super::rounds::RoundSizes;
-use super::session::Session;
-use super::{reward_model, step_loop};
 use crate::Result;
 use crate::algo::group_loss::{MicroBatch, StepTotals};
-use crate::config::{CommandSpec, Context, OnlineDpoKeys, OnlineDpoLoss, OnlineKeys, TrainKeys, Values, to_yaml};
+use crate::config::{CommandSpec, Context, OnlineDpoKeys, OnlineDpoLoss, OnlineKeys, TrainKeys, Values};
 use crate::rollout::Rollout;
 use crate::run::Metrics;
 
@@ -42,12 +40,9 @@ fn run(values: &Values, context: &Context) -> Result<()> {
             train.per_device_train_batch_size
         )));
     }
-    let all = train.to_values().into_iter().chain(online.to_values()).chain(keys.to_values());
-    let mut session = Session::open(train, to_yaml(all)?, context)?;
     let sizes = RoundSizes { num_iterations: 1, steps_per_generation: None, generation_batch_size: None };
-    let load = reward_model::loader(&session, &online);
-    let mut trainer = GroupTrainer::open(&mut session, &online, sizes, OnlineDpo { keys }, load)?;
-    step_loop::train(&mut trainer, session)
+    let own = keys.to_values();
+    group::run(train, &online, own, sizes, OnlineDpo { keys }, context)
 }
 
 struct OnlineDpo {

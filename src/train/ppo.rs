@@ -34,7 +34,7 @@ use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
-use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, Signals, StepClock};
+use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 use crate::{Error, Result};
 
 /// The command `ppo`
@@ -269,8 +269,7 @@ impl Objective for Ppo {
     fn begin_step(&mut self, rows: &StepRows, context: &mut StepContext<'_>) -> Result<Updates> {
         let prompts = rows.micro_batches.concat();
         let seed = mix(self.seed ^ mix(context.step ^ 0x0070_706f));
-        let (signals, step) = (context.signals, context.step);
-        let check = || signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, step)));
+        let check = context.checker();
         let per_prompt = self.online.num_generations;
         let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
         let generated = rollout.tokens();

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::session::Session;
 use super::source::ModelSource;
 use crate::config::OnlineKeys;
-use crate::data::{RenderOptions, Tokenizer};
+use crate::data::{SequenceEncoder, Tokenizer};
 use crate::model::hub::Hub;
 use crate::model::reward::{RewardModel, Statistics};
 use crate::reward::{Check, Reward, Sample};
@@ -43,33 +41,16 @@ pub fn loader(session: &Session, keys: &OnlineKeys) -> impl Fn(&str) -> Result<B
     }
 }
 
-impl ModelReward {
-    /// Prompt and completion as the model was trained on them; the end-of-text token where the completion ended
-    fn sequence(&self, sample: &Sample<'_>) -> Result<Vec<u32>> {
-        let mut ids = match (sample.prompt, sample.completion) {
-            (Value::Array(prompt), Value::Array(completion)) => {
-                let messages = [prompt.as_slice(), completion.as_slice()].concat();
-                let text = self.tokenizer.chat_template(false)?.render(&messages, &RenderOptions::default())?;
-                self.tokenizer.encode_rendered(&text)?
-            }
-            (prompt, completion) => {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                self.tokenizer.encode(&(text(prompt) + &text(completion)))?
-            }
-        };
-        let conversational = sample.completion.is_array();
-        ids.extend(self.tokenizer.eos_id().filter(|_| !sample.truncated && !conversational));
-        Ok(ids)
-    }
-}
-
 impl Reward for ModelReward {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn score(&mut self, samples: &[Sample<'_>], check: Check<'_>) -> Result<Vec<Option<f64>>> {
-        let sequences = samples.iter().map(|sample| self.sequence(sample)).collect::<Result<Vec<_>>>()?;
+        let Some(first) = samples.first() else { return Ok(Vec::new()) };
+        let encoder = SequenceEncoder::new(&self.tokenizer, first.completion.is_array())?;
+        let ids = |s: &Sample<'_>| encoder.ids(s.prompt, s.completion, s.columns, !s.truncated);
+        let sequences = samples.iter().map(ids).collect::<Result<Vec<_>>>()?;
         let mut scores = Vec::with_capacity(samples.len());
         for sequences in sequences.chunks(CHUNK) {
             check()?;

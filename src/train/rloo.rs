@@ -2,18 +2,15 @@
 //!
 //! Ahmadian et al. 2024, <https://arxiv.org/abs/2402.14740>.
 
-use super::group::{GroupMethod, GroupTrainer};
-use super::reward_model;
+use super::group::{self, GroupMethod};
 use super::rounds::RoundSizes;
-use super::session::Session;
-use super::step_loop;
 use crate::Result;
 use crate::algo::group::leave_one_out;
 use crate::algo::group_loss::{MicroBatch, StepTotals};
 use crate::algo::policy::Clip;
 use crate::algo::rloo::rloo_loss;
 use crate::algo::shaping::{clip_scores, sequence_kl, subtract_kl};
-use crate::config::{CommandSpec, Context, OnlineKeys, RlooKeys, TrainKeys, Values, to_yaml};
+use crate::config::{CommandSpec, Context, OnlineKeys, RlooKeys, TrainKeys, Values};
 use crate::rollout::Rollout;
 use crate::run::Metrics;
 
@@ -29,17 +26,14 @@ pub const RLOO: CommandSpec = CommandSpec {
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
     let keys = RlooKeys::from_values(values)?;
-    let all = train.to_values().into_iter().chain(online.to_values()).chain(keys.to_values());
-    let mut session = Session::open(train, to_yaml(all)?, context)?;
     let sizes = RoundSizes {
         num_iterations: keys.num_iterations,
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
-    let reward_model = reward_model::loader(&session, &online);
     let clip = Clip { high: keys.epsilon_high.unwrap_or(keys.epsilon), ..Clip::symmetric(keys.epsilon) };
-    let mut trainer = GroupTrainer::open(&mut session, &online, sizes, Rloo { clip, keys }, reward_model)?;
-    step_loop::train(&mut trainer, session)
+    let own = keys.to_values();
+    group::run(train, &online, own, sizes, Rloo { clip, keys }, context)
 }
 
 struct Rloo {

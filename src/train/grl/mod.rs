@@ -49,7 +49,7 @@ use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
-use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, Signals, StepClock};
+use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 use crate::{Error, Result};
 
 /// The command `grl`
@@ -368,8 +368,7 @@ impl Objective for Grl {
         let prompts = self.prompts(rows.micro_batches.concat())?;
         self.in_memory = begin.elapsed();
         let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
-        let (signals, step) = (context.signals, context.step);
-        let check = || signals.received().map_or(Ok(()), |signal| Err(Signals::error(signal, step)));
+        let check = context.checker();
         let per_prompt = self.online.num_generations;
         let mut rollout = self.train.collect(&self.view, &prompts, per_prompt, seed, context.clock, &check)?;
         let scored = self.scored(&mut rollout, context.clock)?;
