@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::objective::Split;
 use super::session::Session;
+use super::source::ModelSource;
 use crate::config::{OnlineKeys, TruncationMode};
 use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
 use crate::model::gpt2::Gpt2;
@@ -28,6 +30,13 @@ pub struct Collector {
     max_new_tokens: usize,
     /// None where every replayed row brings its rewards
     rewards: Option<Rewards>,
+}
+
+/// Whether every row has what the rewards need
+fn check_rows(rewards: &Rewards, prompts: &[PromptExample]) -> Result<()> {
+    prompts
+        .iter()
+        .try_for_each(|prompt| rewards.check_row(&prompt.row.fields).map_err(|error| error.context(&prompt.row.place)))
 }
 
 /// A row of `replay_completions`
@@ -60,26 +69,42 @@ impl Collectors {
                  holds for completions"
             );
         }
-        let open = |session: &mut Session, dataset: Dataset, name: &str, replayed: bool| {
-            Collector::open(session, &dataset, name, keys, replayed, &reward_model)
+        let open = |session: &mut Session, dataset: Dataset, split: Split, replayed: bool| {
+            Collector::open(session, &dataset, split, keys, replayed, &reward_model)
         };
         let replayed = keys.replay_completions.as_ref();
         let dataset = match replayed {
             Some(path) => read_dataset(Path::new(path), &ReadOptions::default())?,
             None => session.train_rows()?,
         };
-        let train = open(session, dataset, "train", replayed.is_some())?;
+        let train = open(session, dataset, Split::Train, replayed.is_some())?;
         let eval = session.eval_rows()?;
-        let eval = eval.map(|dataset| open(session, dataset, "eval", false)).transpose()?;
+        let eval = eval.map(|dataset| open(session, dataset, Split::Eval, false)).transpose()?;
         Ok(Self { train, eval })
     }
 }
 
 impl Collector {
+    /// Prompts to sample completions of, `max_new_tokens` long at most, and what judges them
+    ///
+    /// # Errors
+    /// A row without the columns that a reward needs
+    pub fn new(
+        prompts: Vec<PromptExample>,
+        source: &ModelSource,
+        sampling: Sampling,
+        max_new_tokens: usize,
+        rewards: Rewards,
+    ) -> Result<Self> {
+        check_rows(&rewards, &prompts)?;
+        let (tokenizer, stop) = (source.tokenizer.clone(), source.stop_tokens());
+        Ok(Self { prompts, replay: None, tokenizer, sampling, stop, max_new_tokens, rewards: Some(rewards) })
+    }
+
     fn open(
         session: &mut Session,
         dataset: &Dataset,
-        name: &str,
+        split: Split,
         keys: &OnlineKeys,
         replayed: bool,
         reward_model: &dyn Fn(&str) -> Result<Box<dyn Reward>>,
@@ -88,7 +113,7 @@ impl Collector {
         let options = PromptOptions { max_prompt_length: Some(positions - 1) };
         let prepared = prompt_examples(dataset, &session.source.tokenizer, &options)?;
         session.source.check_tokens(prepared.examples.iter().map(|prompt| &prompt.ids[..]))?;
-        session.note_rows(name, &prepared.report);
+        session.note_rows(split, &prepared.report);
         let prompts = prepared.examples;
         let tokenizer = session.source.tokenizer.clone();
         let limit = |prompt: &PromptExample| keys.max_completion_length.min(positions - prompt.ids.len());
@@ -111,9 +136,7 @@ impl Collector {
             };
             let functions = keys.rewards();
             let rewards = Rewards::from_config(&functions, keys.reward_weights.as_deref(), options, reward_model)?;
-            for prompt in &prompts {
-                rewards.check_row(&prompt.row.fields).map_err(|error| error.context(&prompt.row.place))?;
-            }
+            check_rows(&rewards, &prompts)?;
             Some(rewards)
         };
         let mut stop = session.source.stop_tokens();

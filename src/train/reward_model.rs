@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::session::Session;
 use super::source::ModelSource;
-use crate::config::OnlineKeys;
 use crate::data::{SequenceEncoder, Tokenizer};
 use crate::model::hub::Hub;
 use crate::model::reward::{RewardModel, Statistics};
@@ -23,9 +21,8 @@ struct ModelReward {
     statistics: Option<Statistics>,
 }
 
-/// What loads a reward model by folder or Hub id, with the session's Hub
-pub fn loader(session: &Session, keys: &OnlineKeys) -> impl Fn(&str) -> Result<Box<dyn Reward>> + use<> {
-    let (offline, normalize) = (session.keys.offline, keys.normalize_reward_model);
+/// What loads a reward model by folder or Hub id
+pub fn loader(offline: bool, normalize: bool) -> impl Fn(&str) -> Result<Box<dyn Reward>> {
     move |name: &str| {
         let source = ModelSource::find(&Hub::from_env(offline)?, name, None)?;
         let model = RewardModel::load(&source.folder)?.detached()?;
