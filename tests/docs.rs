@@ -14,7 +14,7 @@ use collimate::train::registry::RECIPES;
 fn page(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("COLLIMATE_WRITE_DOCS").is_some() {
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).expect("the page is written");
         return;
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();

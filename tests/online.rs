@@ -70,7 +70,7 @@ fn replayed_completions_give_the_reference_s_numbers() {
 const RUNS: [(&str, &[&str]); 6] = [
     ("grpo", &["--num_generations", "4", "--num_iterations", "2", "--steps_per_generation", "2", "--beta", "0.1"]),
     ("grpo", &["--num_generations", "4", "--use_adaptive_entropy", "--entropy_target", "6", "--dynamic_sampling", "1"]),
-    ("rloo", &["--num_iterations", "2"]),
+    ("rloo", &["--num_iterations", "2", "--sync_ref_model", "--ref_model_sync_steps", "2"]),
     ("ppo", &["--kl_target", "1", "--kl_horizon", "20", "--num_mini_batches", "2", "--missing_eos_penalty", "1"]),
     ("ppo", &["--value_network", "shared", "--entropy_coef", "0.01", "--kl_loss_coef", "0.1"]),
     ("online_dpo", &[]),
