@@ -87,3 +87,80 @@ fn the_page_of_keys_is_what_the_program_does() {
     }
     page("keys.md", &text);
 }
+
+/// Comment blocks of a source file, each with the line of code that follows it
+fn comments(text: &str) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut block = String::new();
+    for line in text.lines().map(str::trim_start) {
+        if let Some(comment) = line.strip_prefix("//") {
+            block.push_str(comment.trim_start_matches(['/', '!']).trim());
+            block.push(' ');
+        } else if !line.starts_with("#[") && !block.is_empty() {
+            blocks.push((std::mem::take(&mut block), line.to_owned()));
+        }
+    }
+    blocks
+}
+
+/// The name that a line of code declares, where it declares one
+fn declared(line: &str) -> Option<&str> {
+    let words: Vec<&str> =
+        line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+    let at = words.iter().position(|word| matches!(*word, "fn" | "struct" | "enum" | "trait" | "const"))?;
+    words.get(at + 1).copied()
+}
+
+fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_index_of_papers_is_what_the_source_cites() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pattern = |text| fancy_regex::Regex::new(text).expect("a pattern");
+    let address = pattern(r"<https://arxiv\.org/abs/(\d{4}\.\d{4,5})>");
+    let name = pattern(r"(?:van |Le )?\p{Lu}[\p{L}\d'-]+(?: (?:et al\.|and \p{Lu}\p{L}+))?,? (?:19|20)\d\d");
+    let mut papers: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let file = path.strip_prefix(root).expect("inside").display().to_string();
+        for (block, code) in comments(&text) {
+            for found in address.captures_iter(&block).flatten() {
+                let id = found.get(1).expect("an id").as_str().to_owned();
+                let before = &block[..found.get(0).expect("a match").start()];
+                // Authors and year stand shortly before the address, with an equation's number between at most
+                let near = before.char_indices().rev().nth(60).map_or(before, |(at, _)| &before[at..]);
+                let authors = name.find_iter(near).flatten().last().map_or("", |found| found.as_str()).to_owned();
+                let place = declared(&code).map_or_else(|| format!("`{file}`"), |name| format!("`{name}` in `{file}`"));
+                let entry = papers.entry(id).or_default();
+                if entry.0.is_empty() {
+                    entry.0 = authors;
+                }
+                if !entry.1.contains(&place) {
+                    entry.1.push(place);
+                }
+            }
+        }
+    }
+    let mut text = String::from(
+        "# Papers, and where they are\n\nMade from the citations in the source by `tests/docs.rs`; equations and what departs from them stand there.\n\n\
+         | paper | where |\n|---|---|\n",
+    );
+    for (id, (authors, places)) in &papers {
+        let name = if authors.is_empty() { id } else { authors };
+        let _ = writeln!(text, "| [{name}](https://arxiv.org/abs/{id}) | {} |", places.join(", "));
+    }
+    page("papers.md", &text);
+}

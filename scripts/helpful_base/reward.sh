@@ -17,8 +17,8 @@ echo '{"tokenizer_class":"GPT2TokenizerFast","eos_token":"<|endoftext|>","bos_to
   > "$out/model/tokenizer_config.json"
 
 "$collimate" sft --model_name_or_path "$out/model" --from_scratch --dataset_name "$out/texts" --output_dir "$out/sft" \
-  --max_length 512 --num_train_epochs 2 --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_steps 0.1 \
-  --lr_scheduler_type cosine --completion_only_loss false --eval_strategy epoch --save_strategy no --overwrite_output_dir
+  --max_length 512 --num_train_epochs 1 --per_device_train_batch_size 8 --learning_rate 1e-3 --warmup_steps 0.1 \
+  --lr_scheduler_type cosine --completion_only_loss false --logging_steps 20 --eval_strategy epoch --save_strategy no --overwrite_output_dir
 : > "$out/curve.jsonl"
 for size in 250 500 1000 ''; do
   # As many updates for each size as give three passes over the rows
