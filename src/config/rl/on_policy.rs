@@ -1,0 +1,44 @@
+//! Keys of agents that learn from what the present policy has just done.
+
+use super::Falling;
+use crate::Result;
+use crate::config::{Range, config_keys};
+
+config_keys! {
+    /// Keys of on-policy agents
+    pub struct OnPolicyKeys {
+        "On-policy rollouts" {
+            /// Steps of each environment before an update
+            n_steps: usize = 2048, Range::at_least(1.0);
+            /// λ of generalised advantage estimation
+            gae_lambda: f64 = 0.95, Range::within(0.0, 1.0);
+            /// Weight of the value loss
+            vf_coef: f64 = 0.5, Range::at_least(0.0);
+            /// Centre and scale the advantages of each minibatch
+            normalize_advantage: bool = true;
+            /// Normalise observations, scale rewards
+            normalize: bool = false;
+            /// log σ at the start, for continuous actions
+            log_std_init: f64 = 0.0;
+        }
+        "Trust region" {
+            /// ppo ends an update where the KL exceeds 1.5 times this; trpo steps as far as this
+            target_kl: Option<f64> = None, Range::above(0.0);
+        }
+        "PPO" {
+            /// Passes over a rollout
+            n_epochs: usize = 10, Range::at_least(1.0);
+            /// ε, how far the ratio may go
+            clip_range: Falling = Falling::constant(0.2);
+            /// How far a value may move from its first estimate
+            clip_range_vf: Option<f64> = None, Range::above(0.0);
+        }
+    }
+}
+
+impl OnPolicyKeys {
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "every group of keys has this method")]
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
