@@ -169,9 +169,38 @@ impl Mlp {
             std::mem::swap(current, next);
         }
     }
+
+    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
+    ///
+    /// # Shapes
+    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
+    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
+        let mut moved: Option<Vec<f32>> = None;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
+            let mut y = vec![0.0; rows * layer.outputs];
+            // d(Wx + b) = dW x + db + W dx
+            mlp::linear(rows, x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()], &mut y);
+            if let Some(dx) = &moved {
+                let (mut through, no_bias) = (vec![0.0; y.len()], vec![0.0; layer.outputs]);
+                mlp::linear(rows, dx, &params[layer.weight.clone()], &no_bias, &mut through);
+                vector::add(&mut y, &through);
+            }
+            if at + 1 < self.layers.len() {
+                let outputs = &cache.outputs[at][..y.len()];
+                match self.activation {
+                    Activation::Tanh => mlp::tanh_backward(outputs, &mut y),
+                    Activation::Relu => mlp::relu_backward(outputs, &mut y),
+                }
+            }
+            moved = Some(y);
+        }
+        moved.unwrap_or_default()
+    }
 }
 
-/// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
+/// A random matrix with orthonormal rows
+ or columns, whichever are fewer, times `gain`
 ///
 /// Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>: Gram and Schmidt's process on Gaussian vectors.
 fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut [f32]) {

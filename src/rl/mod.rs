@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod mlp;
 pub mod normalize;
 pub mod observer;
+pub mod optimizer;
 pub mod policy;
 pub mod random;
 pub mod replay;

@@ -4,21 +4,28 @@
 //! |---|---|
 //! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
-//! | [`ppo`], on-policy | PPO, discrete and continuous |
+//! | [`reinforce`], [`a2c`], [`trpo`], [`ppo`], on-policy | REINFORCE with a baseline, A2C, TRPO, PPO |
 //! | [`dqn`], off-policy | DQN, double, dueling |
 
+pub mod a2c;
 pub mod dqn;
 pub mod planning;
 pub mod ppo;
+pub mod reinforce;
 pub mod tabular;
+pub mod trpo;
 
 mod actor_critic;
 mod exploration;
+mod on_policy;
 
+pub use a2c::{A2c, A2cOptions};
 pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
 pub use ppo::{Ppo, PpoOptions};
+pub use reinforce::{Reinforce, ReinforceOptions};
 pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
+pub use trpo::{Trpo, TrpoOptions};
 
 use super::env::Episode;
 use super::policy::Policy;
