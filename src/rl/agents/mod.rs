@@ -2,13 +2,14 @@
 //!
 //! | kind | agents |
 //! |---|---|
-//! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
+//! | [`planning`] and [`planner`], which know the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
 //! | [`reinforce`], [`a2c`], [`trpo`], [`ppo`], on-policy | REINFORCE with a baseline, A2C, TRPO, PPO |
 //! | [`dqn`], off-policy | DQN, double, dueling |
 
 pub mod a2c;
 pub mod dqn;
+pub mod planner;
 pub mod planning;
 pub mod ppo;
 pub mod reinforce;
@@ -22,9 +23,10 @@ mod on_policy;
 pub use a2c::{A2c, A2cOptions};
 pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
+pub use planner::{Planner, PlanningMethod};
 pub use ppo::{Ppo, PpoOptions};
 pub use reinforce::{Reinforce, ReinforceOptions};
-pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
+pub use tabular::{TabularAgent, TabularLearner, TabularMethod, TabularOptions, TabularSchedule};
 pub use trpo::{Trpo, TrpoOptions};
 
 use super::env::Episode;
@@ -44,6 +46,11 @@ pub trait Agent {
 
     /// Environment steps so far
     fn timesteps(&self) -> u64;
+
+    /// Whether it has nothing more to do in a run of `total` environment steps
+    fn is_done(&self, total: u64) -> bool {
+        self.timesteps() >= total
+    }
 
     /// Episodes that have ended since the last call
     fn take_episodes(&mut self) -> Vec<Episode>;
