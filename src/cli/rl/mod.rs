@@ -18,7 +18,7 @@ pub(super) use train::TRAIN;
 pub enum Rl {
     /// Train an agent in an environment
     Train(train::Args),
-    /// Play the policy of a run and print its returns as JSON
+    /// Play the policy of a run, or of several, and print the returns as JSON
     Eval(eval::Args),
     /// Replay actions in an environment and print what it answers, one JSON object a line
     Trace(trace::TraceArgs),
