@@ -201,8 +201,7 @@ impl Mlp {
     }
 }
 
-/// A random matrix with orthonormal rows
- or columns, whichever are fewer, times `gain`
+/// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
 ///
 /// Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>: Gram and Schmidt's process on Gaussian vectors.
 fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut [f32]) {
