@@ -10,7 +10,9 @@ fn entropy_weight(config: &RlConfig) -> Result<f64> {
     let agent = config.general.agent;
     match config.general.ent_coef {
         EntropyWeight::Fixed(weight) => Ok(weight),
-        EntropyWeight::Auto { .. } => Err(Error::usage(format!("`ent_coef` must be a number for `{agent}`, got `auto`"))),
+        EntropyWeight::Auto { .. } => {
+            Err(Error::usage(format!("`ent_coef` must be a number for `{agent}`, got `auto`")))
+        }
     }
 }
 

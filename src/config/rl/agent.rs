@@ -43,8 +43,7 @@ pub struct AgentSpec {
 }
 
 /// Planning takes no step in the environment
-const PLANNING: AgentSpec =
-    AgentSpec {
+const PLANNING: AgentSpec = AgentSpec {
     headings: &["Planning"],
     without: &["n_envs", "total_timesteps", "eval_freq", "n_eval_episodes", "learning_rate"],
     defaults: &[],

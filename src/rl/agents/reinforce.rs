@@ -120,7 +120,8 @@ impl Reinforce {
         while (0..n).any(|env| self.tracks[env].ends.len() < share(env)) {
             self.base.act();
             let (width, acting) = (self.base.observer.width(), &self.base.acting);
-            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env)) {
+            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env))
+            {
                 track.features.extend_from_slice(&acting.features[env * width..(env + 1) * width]);
                 match &self.base.actions {
                     ActionSpace::Discrete(_) => track.discrete.push(acting.discrete[env]),
@@ -136,7 +137,8 @@ impl Reinforce {
                 self.base.value_final();
             }
             let reached = self.base.acting.value.outputs();
-            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env)) {
+            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env))
+            {
                 track.rewards.push(rewards[env]);
                 if self.base.step.ended(env) {
                     track.ends.push((track.rewards.len(), self.base.step.terminated[env], reached[env]));
@@ -187,8 +189,7 @@ impl Reinforce {
             normalize(&mut batch.advantages);
         }
         base.networks.forward(rows, &base.actions, &mut batch);
-        let policy =
-            reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
+        let policy = reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
         batch.grad_entropies.fill((-options.ent_coef / rows as f64) as f32);
         let mut figures = vec![("policy_loss", policy)];
         if options.baseline {
