@@ -257,7 +257,9 @@ impl<'r> Run<'r> {
         if let (Some(mean), Some(length)) = (self.recent(|e| e.episode_return), self.recent(|e| f64::from(e.length))) {
             metrics.extend([("return", mean), ("length", length)]);
         }
-        metrics.set("episodes", self.tally.episodes as f64);
+        if self.tally.episodes > 0 {
+            metrics.set("episodes", self.tally.episodes as f64);
+        }
         metrics.extend(figures);
         metrics.set("steps_per_second", self.speed());
         self.write(&metrics)

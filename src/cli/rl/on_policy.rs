@@ -46,7 +46,7 @@ pub(super) fn reinforce(config: &RlConfig) -> Result<ReinforceOptions> {
         learning_rate: schedule(general.learning_rate),
         baseline: keys.baseline,
         ent_coef: entropy_weight(config)?,
-        vf_coef: keys.vf_coef,
+        n_critic_updates: keys.n_critic_updates,
         max_grad_norm: general.max_grad_norm,
         normalize_advantage: keys.normalize_advantage,
         normalize: keys.normalize,

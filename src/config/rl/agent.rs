@@ -65,8 +65,8 @@ impl RlAgent {
                 defaults: &[("learning_rate", "0.1"), ("exploration_fraction", "0"), ("exploration_final_eps", "0.1")],
             },
             Self::Reinforce => AgentSpec {
-                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
-                without: &["batch_size", "n_steps", "gae_lambda"],
+                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "Critic", "REINFORCE"],
+                without: &["batch_size", "n_steps", "gae_lambda", "vf_coef"],
                 defaults: &[("learning_rate", "0.003")],
             },
             Self::A2c => AgentSpec {
@@ -81,7 +81,7 @@ impl RlAgent {
                 ],
             },
             Self::Trpo => AgentSpec {
-                headings: &["Checkpoints", "Networks", "On-policy rollouts", "Trust region", "TRPO"],
+                headings: &["Checkpoints", "Networks", "On-policy rollouts", "Trust region", "Critic", "TRPO"],
                 without: &["max_grad_norm", "vf_coef"],
                 defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
             },
