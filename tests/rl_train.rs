@@ -122,7 +122,7 @@ fn several_policies_are_summed_up() {
     means.sort_by(f64::total_cmp);
     let iqm = &lines[4]["iqm"];
     let number = |name: &str| iqm[name].as_f64().unwrap();
-    assert!((number("point") - (means[1] + means[2]) / 2.0).abs() < 1e-9, "{iqm}");
+    assert!((number("point") - f64::midpoint(means[1], means[2])).abs() < 1e-9, "{iqm}");
     assert!(number("low") >= means[0] && number("low") <= number("point"), "{iqm}");
     assert!(number("high") <= means[3] && number("high") >= number("point"), "{iqm}");
 
