@@ -26,7 +26,6 @@ pub mod logprobs;
 pub mod output;
 pub mod report;
 pub mod rl;
-pub mod rl_agents;
 pub mod score;
 mod train;
 

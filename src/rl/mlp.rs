@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::env::rng::Pcg64;
 use super::random::standard_normal;
+use super::state::State;
+use crate::Result;
 use crate::ops::kernels::{mlp, vector};
 
 /// What stands between the layers
@@ -169,6 +171,34 @@ impl Mlp {
             std::mem::swap(current, next);
         }
     }
+
+    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
+    ///
+    /// # Shapes
+    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
+    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
+        let mut moved: Option<Vec<f32>> = None;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
+            let mut y = vec![0.0; rows * layer.outputs];
+            // d(Wx + b) = dW x + db + W dx
+            mlp::linear(rows, x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()], &mut y);
+            if let Some(dx) = &moved {
+                let (mut through, no_bias) = (vec![0.0; y.len()], vec![0.0; layer.outputs]);
+                mlp::linear(rows, dx, &params[layer.weight.clone()], &no_bias, &mut through);
+                vector::add(&mut y, &through);
+            }
+            if at + 1 < self.layers.len() {
+                let outputs = &cache.outputs[at][..y.len()];
+                match self.activation {
+                    Activation::Tanh => mlp::tanh_backward(outputs, &mut y),
+                    Activation::Relu => mlp::relu_backward(outputs, &mut y),
+                }
+            }
+            moved = Some(y);
+        }
+        moved.unwrap_or_default()
+    }
 }
 
 /// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
@@ -215,6 +245,16 @@ impl Adam {
     /// For so many parameters
     pub fn new(params: usize, epsilon: f64) -> Self {
         Self { first: vec![0.0; params], second: vec![0.0; params], steps: 0, epsilon }
+    }
+
+    /// Takes its state out, or puts it back
+    ///
+    /// # Errors
+    /// A state of another size
+    pub fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("adam.first", &mut self.first)?;
+        state.tensor("adam.second", &mut self.second)?;
+        state.value("adam.steps", &mut self.steps)
     }
 
     /// One step; returns the norm of the gradients before they were scaled

@@ -4,6 +4,7 @@
 //! <https://arxiv.org/abs/1511.06581>. A dueling network ends in one value and an advantage for each action, which are
 //! combined linearly: Q = V + A - mean A.
 
+use super::exploration::falling_epsilon;
 use super::{Agent, Figures, Schedule};
 use crate::Result;
 use crate::algo::q;
@@ -172,10 +173,8 @@ impl Dqn {
 
     /// ε when this share of the run is over
     fn epsilon(&self, progress: f64) -> f64 {
-        let options = &self.options;
-        let way = if options.exploration_fraction > 0.0 { progress / options.exploration_fraction } else { 1.0 };
-        options.exploration_initial_eps
-            + way.min(1.0) * (options.exploration_final_eps - options.exploration_initial_eps)
+        let DqnOptions { exploration_initial_eps, exploration_final_eps, exploration_fraction, .. } = self.options;
+        falling_epsilon(exploration_initial_eps, exploration_final_eps, exploration_fraction, progress)
     }
 
     fn collect(&mut self, total: u64) -> Result<()> {
