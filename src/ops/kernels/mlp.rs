@@ -41,9 +41,18 @@ pub fn linear_backward(
     }
     product(outputs, inputs, rows, Mat::rows(g, outputs).t(), Mat::rows(x, inputs), dw);
     if let Some(dx) = dx {
-        dx[..rows * inputs].fill(0.0);
-        product(rows, inputs, outputs, Mat::rows(g, outputs), Mat::rows(w, inputs), dx);
+        linear_backward_input(rows, inputs, w, g, dx);
     }
+}
+
+/// dx = g W alone, where the weights are held
+///
+/// # Shapes
+/// as in [`linear_backward`]
+pub fn linear_backward_input(rows: usize, inputs: usize, w: &[f32], g: &[f32], dx: &mut [f32]) {
+    let outputs = w.len() / inputs;
+    dx[..rows * inputs].fill(0.0);
+    product(rows, inputs, outputs, Mat::rows(g, outputs), Mat::rows(w, inputs), dx);
 }
 
 /// C += A B, with C (m, n) row-major
@@ -76,6 +85,13 @@ simd! {
     pub fn tanh_backward(y: &[f32], g: &mut [f32]) {
         for (g, y) in g.iter_mut().zip(y) {
             *g *= 1.0 - y * y;
+        }
+    }
+
+    /// y ← y + τ (x - y): a target network follows by a small share (Polyak averaging)
+    pub fn follow(y: &mut [f32], x: &[f32], tau: f32) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += tau * (x - *y);
         }
     }
 

@@ -5,20 +5,34 @@
 //! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
 //! | [`ppo`], on-policy | PPO, discrete and continuous |
-//! | [`dqn`], off-policy | DQN, double, dueling |
+//! | [`dqn`], off-policy, discrete | DQN; double, dueling, prioritised, n-step, with hindsight |
+//! | [`td3`], [`sac`], off-policy, continuous | TD3, SAC |
+//! | [`cql`], [`iql`], from a data set | CQL with discrete actions, IQL with both kinds |
 
+pub mod cql;
 pub mod dqn;
+pub mod iql;
 pub mod planning;
 pub mod ppo;
+pub mod sac;
 pub mod tabular;
+pub mod td3;
 
 mod actor_critic;
+mod collector;
 mod exploration;
+mod q_learner;
+mod twin;
 
+pub use collector::ReplayOptions;
+pub use cql::{Cql, CqlOptions};
 pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
+pub use iql::{Iql, IqlOptions};
 pub use ppo::{Ppo, PpoOptions};
+pub use sac::{Sac, SacOptions, Temperature};
 pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
+pub use td3::{Td3, Td3Options};
 
 use super::env::Episode;
 use super::policy::Policy;
