@@ -61,7 +61,9 @@ pub use orpo::OrpoKeys;
 pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetwork};
 pub use reference::ReferenceKeys;
 pub use reward::RewardKeys;
-pub use rl::{AgentSpec, EntropyWeight, Falling, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys};
+pub use rl::{
+    AgentSpec, EntropyWeight, ExplorationRule, Falling, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys, TabularKeys,
+};
 pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};

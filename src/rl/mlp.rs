@@ -175,11 +175,34 @@ impl Mlp {
             std::mem::swap(current, next);
         }
     }
-}
 
-/// The way back with the parameters held, for a network that is looked through and does not learn
-impl Mlp {
-    /// The gradient in the inputs, (rows, inputs), after [`Mlp::forward`] with the same rows
+    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
+    ///
+    /// # Shapes
+    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
+    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
+        let mut moved: Option<Vec<f32>> = None;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
+            let mut y = vec![0.0; rows * layer.outputs];
+            // d(Wx + b) = dW x + db + W dx
+            mlp::linear(rows, x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()], &mut y);
+            if let Some(dx) = &moved {
+                let (mut through, no_bias) = (vec![0.0; y.len()], vec![0.0; layer.outputs]);
+                mlp::linear(rows, dx, &params[layer.weight.clone()], &no_bias, &mut through);
+                vector::add(&mut y, &through);
+            }
+            if at + 1 < self.layers.len() {
+                let outputs = &cache.outputs[at][..y.len()];
+                self.activation.backward(outputs, &mut y);
+            }
+            moved = Some(y);
+        }
+        moved.unwrap_or_default()
+    }
+
+    /// The way back with the parameters held, for a network that is looked through and does not learn: the gradient in
+    /// the inputs, (rows, inputs), after [`Mlp::forward`] with the same rows
     pub fn backward_inputs<'c>(
         &self,
         params: &[f32],

@@ -15,6 +15,7 @@ pub mod mlp;
 pub mod n_step;
 pub mod normalize;
 pub mod observer;
+pub mod optimizer;
 pub mod policy;
 pub mod priority;
 pub mod random;

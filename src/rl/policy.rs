@@ -2,7 +2,7 @@
 
 use super::env::rng::Pcg64;
 use super::env::{Actions, EnvSpec};
-use super::mlp::{Mlp, MlpCache};
+use super::mlp::{Activation, Mlp, MlpCache};
 use super::observer::{ActionSpace, Observer};
 use super::random;
 
@@ -52,6 +52,22 @@ pub struct Actor<'p> {
 }
 
 impl Policy {
+    /// Action values of numbered states, as a network without hidden layers: of a one among zeros it gives the row of
+    /// the table
+    ///
+    /// # Shapes
+    /// values (S · A,), state after state
+    pub fn table(spec: &EnvSpec, values: &[f32], epsilon: f64) -> Self {
+        let (observer, actions) = (Observer::new(&spec.observation_space, false), ActionSpace::of(spec));
+        let (states, count) = (observer.width(), actions.outputs());
+        let network = Mlp::new(&[states, count], Activation::Relu, 0);
+        let mut params = vec![0.0; network.end()];
+        for (at, value) in values.iter().enumerate() {
+            params[at % count * states + at / count] = *value;
+        }
+        Self { observer, actions, network, params, head: Head::Values(epsilon) }
+    }
+
     /// Whether it fits an environment
     pub fn fits(&self, spec: &EnvSpec) -> bool {
         self.actions == ActionSpace::of(spec)

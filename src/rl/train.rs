@@ -61,7 +61,7 @@ fn steps(agent: &mut dyn Agent, folder: &RunFolder, origin: &Origin, options: &R
     let begin = Instant::now();
     let mut iteration = 0;
     let mut stopped = None;
-    while agent.timesteps() < total && stopped.is_none() {
+    while !agent.is_done(total) && stopped.is_none() {
         let figures = agent.iterate(total)?;
         iteration += 1;
         if let Some((name, value)) = figures.iter().find(|(name, value)| name.contains("loss") && !value.is_finite()) {
@@ -78,7 +78,7 @@ fn steps(agent: &mut dyn Agent, folder: &RunFolder, origin: &Origin, options: &R
         stopped = signals.received();
         let done = agent.timesteps();
         progress.step(done.min(total));
-        if iteration % options.log_interval == 0 || done >= total || stopped.is_some() {
+        if iteration % options.log_interval == 0 || agent.is_done(total) || stopped.is_some() {
             let mut metrics = Metrics::new();
             if !recent.is_empty() {
                 metrics.set("return", mean(&recent, |episode| episode.episode_return));

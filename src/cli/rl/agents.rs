@@ -1,15 +1,27 @@
 //! Agents by name: the one place that knows which constructor takes which keys.
 
-use super::{off_policy, on_policy};
+use super::{off_policy, on_policy, tabular};
 use crate::Result;
 use crate::config::{Falling, RlAgent, RlConfig};
-use crate::rl::agents::{Agent, Dqn, Ppo, Schedule};
+use crate::rl::agents::{A2c, Agent, Dqn, Planner, Ppo, Reinforce, Schedule, TabularLearner, Trpo};
 use crate::rl::env::VectorEnv;
 
 /// The agent of a config, in these environments
 pub(super) fn build(config: &RlConfig, env: Box<dyn VectorEnv>) -> Result<Box<dyn Agent>> {
-    let seed = config.general.seed;
-    Ok(match config.general.agent {
+    let general = &config.general;
+    let seed = general.seed;
+    Ok(match general.agent {
+        RlAgent::ValueIteration | RlAgent::PolicyIteration => {
+            let (method, rounds) = (tabular::planning(config), config.tabular.max_rounds);
+            Box::new(Planner::new(env, method, general.gamma, rounds, seed)?)
+        }
+        RlAgent::QLearning | RlAgent::Sarsa | RlAgent::ExpectedSarsa => {
+            let (options, schedule) = tabular::learning(config);
+            Box::new(TabularLearner::new(env, options, schedule, seed)?)
+        }
+        RlAgent::Reinforce => Box::new(Reinforce::new(env, on_policy::reinforce(config)?, seed)?),
+        RlAgent::A2c => Box::new(A2c::new(env, on_policy::a2c(config)?, seed)?),
+        RlAgent::Trpo => Box::new(Trpo::new(env, on_policy::trpo(config)?, seed)?),
         RlAgent::Ppo => Box::new(Ppo::new(env, on_policy::ppo(config)?, seed)?),
         RlAgent::Dqn => Box::new(Dqn::new(env, off_policy::dqn(config), seed)?),
     })

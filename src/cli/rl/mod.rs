@@ -4,6 +4,7 @@ mod agents;
 mod eval;
 mod off_policy;
 mod on_policy;
+mod tabular;
 mod trace;
 mod train;
 

@@ -5,6 +5,22 @@ use crate::config::{ConfigValue, Key, Value, config_choice};
 config_choice! {
     /// Which agent
     pub enum RlAgent {
+        /// Plans by sweeps over all states
+        ValueIteration = "value_iteration",
+        /// Plans by exact evaluation and improvement
+        PolicyIteration = "policy_iteration",
+        /// A table that learns of the best next action
+        QLearning = "q_learning",
+        /// A table that learns of the next action taken
+        Sarsa = "sarsa",
+        /// A table that learns of the mean next action
+        ExpectedSarsa = "expected_sarsa",
+        /// Policy gradient on whole episodes
+        Reinforce = "reinforce",
+        /// Advantage actor-critic
+        A2c = "a2c",
+        /// Trust region policy optimisation
+        Trpo = "trpo",
         /// Proximal policy optimisation
         Ppo = "ppo",
         /// Deep Q-network
@@ -13,7 +29,7 @@ config_choice! {
 }
 
 /// Headings of keys that every agent takes
-const EVERYWHERE: &[&str] = &["Run", "Learning"];
+pub(super) const EVERYWHERE: &[&str] = &["Run", "Learning"];
 
 /// What the command line must know of an agent
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +42,45 @@ pub struct AgentSpec {
     pub defaults: &'static [(&'static str, &'static str)],
 }
 
+/// Planning takes no step in the environment
+const PLANNING: AgentSpec =
+    AgentSpec { headings: &["Planning"], without: &["n_envs", "total_timesteps", "learning_rate"], defaults: &[] };
+
 impl RlAgent {
     /// Its keys and defaults
     pub const fn spec(self) -> AgentSpec {
         match self {
+            Self::ValueIteration => PLANNING,
+            Self::PolicyIteration => AgentSpec {
+                without: &["n_envs", "total_timesteps", "learning_rate", "tolerance"],
+                ..PLANNING
+            },
+            Self::QLearning | Self::Sarsa | Self::ExpectedSarsa => AgentSpec {
+                headings: &["Exploration", "Tables"],
+                without: &["n_envs"],
+                // A tenth of the actions at random, from first to last, as in the textbooks
+                defaults: &[("learning_rate", "0.1"), ("exploration_fraction", "0"), ("exploration_final_eps", "0.1")],
+            },
+            Self::Reinforce => AgentSpec {
+                headings: &["Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
+                without: &["batch_size", "n_steps", "gae_lambda"],
+                defaults: &[("learning_rate", "0.003")],
+            },
+            Self::A2c => AgentSpec {
+                headings: &["Networks", "Entropy", "On-policy rollouts", "A2C"],
+                without: &["batch_size"],
+                defaults: &[
+                    ("learning_rate", "0.0007"),
+                    ("n_steps", "5"),
+                    ("gae_lambda", "1"),
+                    ("normalize_advantage", "false"),
+                ],
+            },
+            Self::Trpo => AgentSpec {
+                headings: &["Networks", "On-policy rollouts", "Trust region", "TRPO"],
+                without: &["max_grad_norm", "vf_coef"],
+                defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
+            },
             Self::Ppo => AgentSpec {
                 headings: &["Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
                 without: &[],

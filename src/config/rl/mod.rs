@@ -9,12 +9,14 @@ mod falling;
 mod general;
 mod off_policy;
 mod on_policy;
+mod tabular;
 
 pub use agent::{AgentSpec, RlAgent};
 pub use falling::{EntropyWeight, Falling};
 pub use general::RlKeys;
 pub use off_policy::OffPolicyKeys;
 pub use on_policy::OnPolicyKeys;
+pub use tabular::{ExplorationRule, TabularKeys};
 
 use super::{Entry, Key, Range, Value, Values};
 use crate::{Error, Result};
@@ -28,11 +30,13 @@ pub struct RlConfig {
     pub on_policy: OnPolicyKeys,
     /// Those of off-policy agents
     pub off_policy: OffPolicyKeys,
+    /// Those of agents in finite environments
+    pub tabular: TabularKeys,
 }
 
 impl RlConfig {
     /// The groups of keys, in the order of `--help` and of `config.yaml`
-    pub const GROUPS: &'static [&'static [Key]] = &[RlKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS];
+    pub const GROUPS: &'static [&'static [Key]] = &[RlKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS, TabularKeys::KEYS];
 
     /// Types and checks the keys, with the defaults of their agent
     ///
@@ -49,14 +53,16 @@ impl RlConfig {
             general: RlKeys::from_values(&values)?,
             on_policy: OnPolicyKeys::from_values(&values)?,
             off_policy: OffPolicyKeys::from_values(&values)?,
+            tabular: TabularKeys::from_values(&values)?,
         })
     }
 
     /// The resolved values of the keys that the agent takes, so that they can be read again
     pub fn to_values(&self) -> Vec<(&'static str, Value)> {
-        let all = self.general.to_values().into_iter().chain(self.on_policy.to_values()).chain(self.off_policy.to_values());
+        let Self { general, on_policy, off_policy, tabular } = self;
+        let all = [general.to_values(), on_policy.to_values(), off_policy.to_values(), tabular.to_values()];
         let keys = Self::GROUPS.iter().copied().flatten();
-        keys.zip(all).filter(|(key, _)| self.general.agent.takes(key)).map(|(_, value)| value).collect()
+        keys.zip(all.into_iter().flatten()).filter(|(key, _)| self.general.agent.takes(key)).map(|(_, value)| value).collect()
     }
 }
 
@@ -87,7 +93,7 @@ mod tests {
                 assert!(keys().any(|key| key.heading == *heading), "{agent}: {heading}");
             }
             for name in without {
-                assert!(keys().any(|key| key.name == *name && headings.contains(&key.heading)), "{agent}: {name}");
+                assert!(keys().any(|key| key.name == *name && (headings.contains(&key.heading) || agent::EVERYWHERE.contains(&key.heading))), "{agent}: {name}");
             }
             for (name, _) in defaults {
                 assert!(keys().any(|key| key.name == *name && agent.takes(key)), "{agent}: {name}");

@@ -33,6 +33,30 @@ config_keys! {
             /// How far a value may move from its first estimate
             clip_range_vf: Option<f64> = None, Range::above(0.0);
         }
+        "A2C" {
+            /// RMSprop, or else Adam
+            use_rms_prop: bool = true;
+            /// ε of RMSprop
+            rms_prop_eps: f64 = 1e-5, Range::above(0.0);
+        }
+        "TRPO" {
+            /// Largest number of Fisher products for a direction
+            cg_max_steps: usize = 15, Range::at_least(1.0);
+            /// c of F + cI
+            cg_damping: f64 = 0.1, Range::at_least(0.0);
+            /// What a rejected step is multiplied by
+            line_search_shrinking_factor: f64 = 0.8, Range::within_below(0.0, 1.0);
+            /// Steps that are tried
+            line_search_max_iter: usize = 10, Range::at_least(1.0);
+            /// Passes of the value network over a rollout
+            n_critic_updates: usize = 10, Range::at_least(1.0);
+        }
+        "REINFORCE" {
+            /// Whole episodes before an update
+            episodes_per_update: usize = 8, Range::at_least(1.0);
+            /// Subtract the value network's estimate from the returns
+            baseline: bool = true;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`crate::rl::n_step`] and [`crate::rl::hindsight`].
 
 use super::collector::{Collector, ReplayOptions};
+use super::exploration::falling_epsilon;
 use super::q_learner::{QLearner, QOptions};
 use super::{Agent, Figures, Schedule};
 use crate::Result;
@@ -117,10 +118,8 @@ impl Dqn {
 
     /// ε when this share of the run is over
     fn epsilon(&self, progress: f64) -> f64 {
-        let options = &self.options;
-        let way = if options.exploration_fraction > 0.0 { progress / options.exploration_fraction } else { 1.0 };
-        options.exploration_initial_eps
-            + way.min(1.0) * (options.exploration_final_eps - options.exploration_initial_eps)
+        let DqnOptions { exploration_initial_eps, exploration_final_eps, exploration_fraction, .. } = self.options;
+        falling_epsilon(exploration_initial_eps, exploration_final_eps, exploration_fraction, progress)
     }
 
     fn act(&mut self, total: u64) -> Result<()> {

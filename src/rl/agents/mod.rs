@@ -2,37 +2,46 @@
 //!
 //! | kind | agents |
 //! |---|---|
-//! | [`planning`], which knows the model | policy evaluation, value iteration, policy iteration |
+//! | [`planning`] and [`planner`], which know the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
-//! | [`ppo`], on-policy | PPO, discrete and continuous |
+//! | [`reinforce`], [`a2c`], [`trpo`], [`ppo`], on-policy | REINFORCE with a baseline, A2C, TRPO, PPO |
 //! | [`dqn`], off-policy, discrete | DQN; double, dueling, prioritised, n-step, with hindsight |
 //! | [`td3`], [`sac`], off-policy, continuous | TD3, SAC |
 //! | [`cql`], [`iql`], from a data set | CQL with discrete actions, IQL with both kinds |
 
+pub mod a2c;
 pub mod cql;
 pub mod dqn;
 pub mod iql;
+pub mod planner;
 pub mod planning;
 pub mod ppo;
+pub mod reinforce;
 pub mod sac;
 pub mod tabular;
 pub mod td3;
+pub mod trpo;
 
 mod actor_critic;
 mod collector;
 mod exploration;
+mod on_policy;
 mod q_learner;
 mod twin;
 
+pub use a2c::{A2c, A2cOptions};
 pub use collector::ReplayOptions;
 pub use cql::{Cql, CqlOptions};
 pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
 pub use iql::{Iql, IqlOptions};
+pub use planner::{Planner, PlanningMethod};
 pub use ppo::{Ppo, PpoOptions};
+pub use reinforce::{Reinforce, ReinforceOptions};
 pub use sac::{Sac, SacOptions, Temperature};
-pub use tabular::{TabularAgent, TabularMethod, TabularOptions};
+pub use tabular::{TabularAgent, TabularLearner, TabularMethod, TabularOptions, TabularSchedule};
 pub use td3::{Td3, Td3Options};
+pub use trpo::{Trpo, TrpoOptions};
 
 use super::env::Episode;
 use super::policy::Policy;
@@ -51,6 +60,11 @@ pub trait Agent {
 
     /// Environment steps so far
     fn timesteps(&self) -> u64;
+
+    /// Whether it has nothing more to do in a run of `total` environment steps
+    fn is_done(&self, total: u64) -> bool {
+        self.timesteps() >= total
+    }
 
     /// Episodes that have ended since the last call
     fn take_episodes(&mut self) -> Vec<Episode>;
