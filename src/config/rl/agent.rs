@@ -25,6 +25,14 @@ config_choice! {
         Ppo = "ppo",
         /// Deep Q-network
         Dqn = "dqn",
+        /// Twin delayed deep deterministic policy gradient
+        Td3 = "td3",
+        /// Soft actor-critic
+        Sac = "sac",
+        /// Conservative Q-learning on a data set
+        Cql = "cql",
+        /// Implicit Q-learning on a data set
+        Iql = "iql",
     }
 }
 
@@ -63,11 +71,11 @@ impl RlAgent {
             },
             Self::Reinforce => AgentSpec {
                 headings: &["Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
-                without: &["batch_size", "n_steps", "gae_lambda"],
+                without: &["batch_size", "gae_lambda"],
                 defaults: &[("learning_rate", "0.003")],
             },
             Self::A2c => AgentSpec {
-                headings: &["Networks", "Entropy", "On-policy rollouts", "A2C"],
+                headings: &["Steps", "Networks", "Entropy", "On-policy rollouts", "A2C"],
                 without: &["batch_size"],
                 defaults: &[
                     ("learning_rate", "0.0007"),
@@ -77,19 +85,60 @@ impl RlAgent {
                 ],
             },
             Self::Trpo => AgentSpec {
-                headings: &["Networks", "On-policy rollouts", "Trust region", "TRPO"],
+                headings: &["Steps", "Networks", "On-policy rollouts", "Trust region", "TRPO"],
                 without: &["max_grad_norm", "vf_coef"],
                 defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
             },
             Self::Ppo => AgentSpec {
-                headings: &["Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
+                headings: &["Steps", "Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
                 without: &[],
                 defaults: &[],
             },
             Self::Dqn => AgentSpec {
-                headings: &["Networks", "Exploration", "Replay", "DQN"],
+                headings: &["Steps", "Networks", "Exploration", "Replay", "Targets", "DQN"],
                 without: &[],
-                defaults: &[("learning_rate", "0.0001"), ("batch_size", "32"), ("max_grad_norm", "10")],
+                defaults: &[
+                    ("learning_rate", "0.0001"),
+                    ("n_steps", "1"),
+                    ("batch_size", "32"),
+                    ("max_grad_norm", "10"),
+                    ("tau", "1"),
+                    ("target_update_interval", "10000"),
+                ],
+            },
+            Self::Td3 => AgentSpec {
+                headings: &["Steps", "Networks", "Replay", "Targets", "TD3"],
+                without: &["max_grad_norm", "target_update_interval"],
+                defaults: &[
+                    ("log_interval", "100"),
+                    ("learning_rate", "0.001"),
+                    ("n_steps", "1"),
+                    ("net_arch", "[400, 300]"),
+                    ("batch_size", "256"),
+                    ("train_freq", "1"),
+                ],
+            },
+            Self::Sac => AgentSpec {
+                headings: &["Steps", "Networks", "Entropy", "Replay", "Targets", "SAC"],
+                without: &["max_grad_norm"],
+                defaults: &[
+                    ("log_interval", "100"),
+                    ("n_steps", "1"),
+                    ("net_arch", "[256, 256]"),
+                    ("batch_size", "256"),
+                    ("ent_coef", "auto"),
+                    ("train_freq", "1"),
+                ],
+            },
+            Self::Cql => AgentSpec {
+                headings: &["Networks", "Targets", "Data set", "CQL"],
+                without: &["n_envs", "target_update_interval"],
+                defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256"), ("max_grad_norm", "10")],
+            },
+            Self::Iql => AgentSpec {
+                headings: &["Networks", "Targets", "Data set", "IQL"],
+                without: &["n_envs", "max_grad_norm", "target_update_interval"],
+                defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256")],
             },
         }
     }

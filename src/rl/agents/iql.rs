@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::cql::UPDATES_AT_ONCE;
-use super::twin::{Learner, Twin, TwinPass, Which, halves};
+use super::twin::{Learned, Twin, TwinPass, Which, halves};
 use super::{Agent, Figures, Schedule};
 use crate::Result;
 use crate::algo::distribution::{categorical, categorical_backward, gaussian, gaussian_backward};
@@ -80,10 +80,10 @@ struct Models {
     space: ActionSpace,
     twin: Twin,
     value_network: Mlp,
-    value: Learner,
+    value: Learned,
     policy_network: Mlp,
     /// The network's parameters, then log σ of continuous actions
-    policy: Learner,
+    policy: Learned,
 }
 
 /// What one thread does of an update
@@ -218,11 +218,11 @@ impl Iql {
         };
         let (value_network, policy_network) = (network(1), network(size));
         let twin = Twin::new(width, size, &options.hidden, &mut rng);
-        let value = Learner::of(&value_network, &mut rng);
+        let value = Learned::of(&value_network, &mut rng);
         let log_stds = if matches!(space, ActionSpace::Discrete(_)) { 0 } else { size };
         let mut policy = vec![0.0; policy_network.end() + log_stds];
         policy_network.init_uniform(&mut policy, &mut rng);
-        let policy = Learner::new(policy);
+        let policy = Learned::new(policy);
         let models = Models { space, twin, value_network, value, policy_network, policy };
         let halves = halves(options.batch_size)?.map(|rows| Half::new(&models, rows));
         let replay = data.replay(&observer, options.gamma, size, |row, action| match &data.actions {

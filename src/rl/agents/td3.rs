@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::collector::{Collector, ReplayOptions};
-use super::twin::{Learner, Twin, TwinPass, Which, halves};
+use super::twin::{Learned, Twin, TwinPass, Which, halves};
 use super::{Agent, Figures, Schedule};
 use crate::Result;
 use crate::algo::q::targets;
@@ -82,7 +82,7 @@ struct Core {
 #[derive(Debug)]
 struct Models {
     network: Mlp,
-    actor: Learner,
+    actor: Learned,
     actor_target: Vec<f32>,
     twin: Twin,
 }
@@ -209,7 +209,7 @@ impl Td3 {
         let mut rng = Pcg64::new(u128::from(seed));
         let widths: Vec<_> = [width].into_iter().chain(options.hidden.iter().copied()).chain([size]).collect();
         let network = Mlp::new(&widths, Activation::Relu, 0);
-        let actor = Learner::of(&network, &mut rng);
+        let actor = Learned::of(&network, &mut rng);
         let twin = Twin::new(width, size, &options.hidden, &mut rng);
         let models = Models { actor_target: actor.params.clone(), network, actor, twin };
         Ok(Self {
@@ -292,5 +292,74 @@ impl Agent for Td3 {
             params: self.core.models.actor.params.clone(),
             head: Head::Deterministic,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rl::env::{MakeOptions, make_vec};
+
+    /// An agent with a batch of random numbers in hand
+    fn agent() -> Td3 {
+        let env = make_vec("Pendulum-v1", 1, &MakeOptions::default()).unwrap();
+        let replay = ReplayOptions { batch_size: 6, ..ReplayOptions::default() };
+        let options = Td3Options { replay, hidden: vec![16, 16], ..Td3Options::default() };
+        let mut agent = Td3::new(env, options, 7).unwrap();
+        let Td3 { sample, rng, .. } = &mut agent;
+        sample.features.fill_with(|| standard_normal(rng) as f32);
+        sample.next_features.fill_with(|| standard_normal(rng) as f32);
+        sample.actions.fill_with(|| rng.uniform(-1.0, 1.0) as f32);
+        sample.rewards.fill_with(|| standard_normal(rng) as f32);
+        sample.discounts.fill(0.9);
+        agent
+    }
+
+    /// The deterministic policy gradient: of -Q₁(s, tanh μ(s)), through the critic into the actor
+    #[test]
+    fn the_actor_s_gradient_is_the_difference_of_its_loss() {
+        let mut agent = agent();
+        let Core { models, halves, .. } = &mut agent.core;
+        let sample = &agent.sample;
+        let mut loss = |models: &Models| halves.iter_mut().map(|half| half.learn_actor(models, sample)).sum::<f64>();
+        loss(models);
+        let params = models.actor.params.clone();
+        let mut numeric = Vec::new();
+        for at in 0..params.len() {
+            let mut at_step = |step: f32| {
+                models.actor.params.copy_from_slice(&params);
+                models.actor.params[at] += step;
+                loss(models)
+            };
+            numeric.push((at_step(2e-3) - at_step(-2e-3)) / 4e-3);
+        }
+        models.actor.params.copy_from_slice(&params);
+        loss(models);
+        let grads: Vec<_> = (0..params.len()).map(|at| halves[0].grads[at] + halves[1].grads[at]).collect();
+        assert!(grads.iter().filter(|grad| grad.abs() > 1e-3).count() > params.len() / 4);
+        let differs = |(grad, numeric): &(&f32, &f64)| (f64::from(**grad) - **numeric).abs() > 2e-3;
+        let wrong = grads.iter().zip(&numeric).filter(differs).count();
+        assert!(wrong <= 8, "{wrong} of {} gradients differ", params.len());
+    }
+
+    #[test]
+    fn targets_take_the_smaller_critic_and_the_actor_waits() {
+        let mut agent = agent();
+        let Td3 { core, sample, options, rng, .. } = &mut agent;
+        let actor = core.models.actor.params.clone();
+        let (_, loss) = core.update(sample, options, 1e-3, rng);
+        assert_eq!((loss, &core.models.actor.params), (None, &actor));
+        for (row, value) in core.halves[0].values.iter().enumerate() {
+            let next = &sample.next_features[3 * row..3 * (row + 1)];
+            let half = &core.halves[0];
+            let mut pass = core.models.twin.pass(1);
+            // The targets have not moved yet; the action with its noise is what the half still holds
+            pass.forward(&core.models.twin, Which::Target, next, &half.actions[row..=row]);
+            let [q1, q2] = [pass.values[0][0], pass.values[1][0]];
+            assert!((value - q1.min(q2)).abs() < 1e-6, "{value} of {q1} and {q2}");
+        }
+        let (_, loss) = core.update(sample, options, 1e-3, rng);
+        assert!(loss.is_some());
+        assert_ne!(core.models.actor.params, actor);
     }
 }

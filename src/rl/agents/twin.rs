@@ -15,19 +15,19 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(super) struct Twin {
     pub(super) network: Mlp,
-    pub(super) critics: [Learner; 2],
+    pub(super) critics: [Learned; 2],
     pub(super) targets: [Vec<f32>; 2],
 }
 
 /// Parameters that learn from a batch in two halves
 #[derive(Debug, Clone)]
-pub(super) struct Learner {
+pub(super) struct Learned {
     pub(super) params: Vec<f32>,
     grads: Vec<f32>,
     adam: Adam,
 }
 
-impl Learner {
+impl Learned {
     /// Starts from these
     pub(super) fn new(params: Vec<f32>) -> Self {
         Self { grads: vec![0.0; params.len()], adam: Adam::new(params.len(), 1e-8), params }
@@ -72,7 +72,7 @@ impl Twin {
     pub(super) fn new(features: usize, actions: usize, hidden: &[usize], rng: &mut Pcg64) -> Self {
         let widths: Vec<_> = [features + actions].into_iter().chain(hidden.iter().copied()).chain([1]).collect();
         let network = Mlp::new(&widths, Activation::Relu, 0);
-        let critics = [(); 2].map(|()| Learner::of(&network, rng));
+        let critics = [(); 2].map(|()| Learned::of(&network, rng));
         let targets = [0, 1].map(|at: usize| critics[at].params.clone());
         Self { network, critics, targets }
     }
