@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::env::rng::Pcg64;
 use super::random::standard_normal;
+use super::state::State;
+use crate::Result;
 use crate::ops::kernels::{mlp, vector};
 
 /// What stands between the layers
@@ -268,6 +270,16 @@ impl Adam {
     /// For so many parameters
     pub fn new(params: usize, epsilon: f64) -> Self {
         Self { first: vec![0.0; params], second: vec![0.0; params], steps: 0, epsilon }
+    }
+
+    /// Takes its state out, or puts it back
+    ///
+    /// # Errors
+    /// A state of another size
+    pub fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("adam.first", &mut self.first)?;
+        state.tensor("adam.second", &mut self.second)?;
+        state.value("adam.steps", &mut self.steps)
     }
 
     /// One step; returns the norm of the gradients before they were scaled

@@ -22,5 +22,6 @@ pub mod random;
 pub mod replay;
 pub mod rollout;
 pub mod saved;
+pub mod state;
 pub mod token_problem;
 pub mod train;

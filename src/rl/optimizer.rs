@@ -1,6 +1,8 @@
 //! Optimisers on flat parameter vectors, one at a time.
 
 use super::mlp::Adam;
+use super::state::State;
+use crate::Result;
 use crate::ops::kernels::vector;
 
 /// RMSprop as PyTorch has it: v ← α v + (1 - α) g², θ ← θ - η g / (√v + ε)
@@ -45,6 +47,17 @@ pub enum Optimizer {
 }
 
 impl Optimizer {
+    /// Takes its state out, or puts it back
+    ///
+    /// # Errors
+    /// A state of another size
+    pub fn persist(&mut self, state: &mut State) -> Result<()> {
+        match self {
+            Self::Adam(adam) => adam.persist(state),
+            Self::RmsProp(rms) => state.tensor("rms_prop.squares", &mut rms.squares),
+        }
+    }
+
     /// One step; returns the norm of the gradients before they were scaled
     pub fn step(&mut self, params: &mut [f32], grads: &[f32], learning_rate: f64, max_norm: f64) -> f64 {
         match self {

@@ -8,10 +8,11 @@ use serde_json::Value as Json;
 use super::agents::build;
 use crate::Result;
 use crate::cli::flags;
-use crate::config::{CommandSpec, Context, RlAgent, RlConfig, Value, Values, to_yaml};
+use crate::config::{self, CommandSpec, Context, RlAgent, RlConfig, Value, Values, to_yaml};
 use crate::rl::env::{Kwargs, MakeOptions, make_vec};
 use crate::rl::saved::Origin;
-use crate::rl::train::{RunOptions, train};
+use crate::rl::train::{Checkpoints, Evaluation, RunOptions, train};
+use crate::run::Resume;
 
 /// What `rl train` is called with, for the flags and for messages
 pub(in crate::cli) const TRAIN: CommandSpec = CommandSpec {
@@ -88,17 +89,33 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn run_values(values: &Values, context: &Context) -> Result<()> {
     let config = RlConfig::from_values(values)?;
     let keys = &config.general;
-    let kwargs: Kwargs = keys.env_kwargs.iter().map(|(name, value)| (name.to_owned(), json_or_text(value))).collect();
+    let mut kwargs: Kwargs = keys.env_kwargs.iter().map(|(name, value)| (name.to_owned(), json_or_text(value))).collect();
+    if keys.env.starts_with("GridWorld") && !kwargs.contains_key("layout_seed") {
+        // Each seed has a grid of its own, and the policy is one for this grid
+        kwargs.insert("layout_seed".to_owned(), keys.seed.into());
+    }
     let max_episode_steps = keys.max_episode_steps.map(|limit| limit as u32);
     let origin =
         Origin { agent: keys.agent.to_string(), env: keys.env.clone(), env_kwargs: kwargs.clone(), max_episode_steps };
-    let env = make_vec(&keys.env, keys.n_envs, &MakeOptions { max_episode_steps, kwargs })?;
+    let mut env = make_vec(&keys.env, keys.n_envs, &MakeOptions { max_episode_steps, kwargs })?;
+    let resume = match &keys.resume_from_checkpoint {
+        config::Resume::No => None,
+        config::Resume::Newest => Some(Resume::Newest),
+        config::Resume::Folder(folder) => Some(Resume::From(PathBuf::from(folder))),
+    };
+    if keys.save_steps.is_some() || resume.is_some() {
+        env.keep_history()?;
+    }
     let mut agent = build(&config, env)?;
+    let plans = matches!(keys.agent, RlAgent::ValueIteration | RlAgent::PolicyIteration);
     let options = RunOptions {
         output_dir: PathBuf::from(&keys.output_dir),
         overwrite: keys.overwrite_output_dir,
-        total_timesteps: keys.total_timesteps,
+        resume,
+        total_timesteps: if plans { config.tabular.max_rounds as u64 } else { keys.total_timesteps },
         log_interval: keys.log_interval,
+        evaluation: keys.eval_freq.map(|every| Evaluation { every, episodes: keys.n_eval_episodes }),
+        checkpoints: keys.save_steps.map(|every| Checkpoints { every, keep: keys.save_total_limit }),
         seed: keys.seed,
         command: context.command_line.clone(),
         config: to_yaml(config.to_values())?,

@@ -37,7 +37,7 @@ config_choice! {
 }
 
 /// Headings of keys that every agent takes
-pub(super) const EVERYWHERE: &[&str] = &["Run", "Learning"];
+pub(super) const EVERYWHERE: &[&str] = &["Run", "Evaluation", "Learning"];
 
 /// What the command line must know of an agent
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,11 @@ pub struct AgentSpec {
 
 /// Planning takes no step in the environment
 const PLANNING: AgentSpec =
-    AgentSpec { headings: &["Planning"], without: &["n_envs", "total_timesteps", "learning_rate"], defaults: &[] };
+    AgentSpec {
+    headings: &["Planning"],
+    without: &["n_envs", "total_timesteps", "eval_freq", "n_eval_episodes", "learning_rate"],
+    defaults: &[],
+};
 
 impl RlAgent {
     /// Its keys and defaults
@@ -60,24 +64,25 @@ impl RlAgent {
         match self {
             Self::ValueIteration => PLANNING,
             Self::PolicyIteration => AgentSpec {
-                without: &["n_envs", "total_timesteps", "learning_rate", "tolerance"],
+                without: &["n_envs", "total_timesteps", "eval_freq", "n_eval_episodes", "learning_rate", "tolerance"],
                 ..PLANNING
             },
             Self::QLearning | Self::Sarsa | Self::ExpectedSarsa => AgentSpec {
-                headings: &["Exploration", "Tables"],
+                headings: &["Checkpoints", "Exploration", "Tables"],
                 without: &["n_envs"],
                 // A tenth of the actions at random, from first to last, as in the textbooks
                 defaults: &[("learning_rate", "0.1"), ("exploration_fraction", "0"), ("exploration_final_eps", "0.1")],
             },
             Self::Reinforce => AgentSpec {
-                headings: &["Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
+                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
                 without: &["batch_size", "gae_lambda"],
                 defaults: &[("learning_rate", "0.003")],
             },
             Self::A2c => AgentSpec {
-                headings: &["Steps", "Networks", "Entropy", "On-policy rollouts", "A2C"],
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "On-policy rollouts", "A2C"],
                 without: &["batch_size"],
                 defaults: &[
+                    ("log_interval", "100"),
                     ("learning_rate", "0.0007"),
                     ("n_steps", "5"),
                     ("gae_lambda", "1"),
@@ -85,12 +90,12 @@ impl RlAgent {
                 ],
             },
             Self::Trpo => AgentSpec {
-                headings: &["Steps", "Networks", "On-policy rollouts", "Trust region", "TRPO"],
+                headings: &["Checkpoints", "Steps", "Networks", "On-policy rollouts", "Trust region", "TRPO"],
                 without: &["max_grad_norm", "vf_coef"],
                 defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
             },
             Self::Ppo => AgentSpec {
-                headings: &["Steps", "Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
                 without: &[],
                 defaults: &[],
             },

@@ -1,7 +1,7 @@
 //! Keys that several kinds of agents take.
 
 use super::{EntropyWeight, Falling, RlAgent};
-use crate::config::{Map, Range, config_keys};
+use crate::config::{Map, Range, Resume, config_keys};
 use crate::{Error, Result};
 
 config_keys! {
@@ -28,6 +28,20 @@ config_keys! {
             overwrite_output_dir: bool = false;
             /// Iterations between two rows of metrics
             log_interval: usize = 1, Range::at_least(1.0);
+        }
+        "Evaluation" {
+            /// Steps of all environments between two evaluations; none where not set
+            eval_freq: Option<u64> = None, Range::at_least(1.0);
+            /// Episodes of an evaluation, played without chance
+            n_eval_episodes: usize = 5, Range::at_least(1.0);
+        }
+        "Checkpoints" {
+            /// Steps of all environments between two checkpoints; none where not set
+            save_steps: Option<u64> = None, Range::at_least(1.0);
+            /// Checkpoints that stay; all where not set
+            save_total_limit: Option<usize> = None, Range::at_least(1.0);
+            /// Go on at the newest checkpoint of `output_dir`, or at this one
+            resume_from_checkpoint: Resume = Resume::No;
         }
         "Learning" {
             /// Learning rate of networks, step size of tables

@@ -15,6 +15,7 @@ use crate::rl::mlp::Adam;
 use crate::rl::optimizer::{Optimizer, RmsProp};
 use crate::rl::policy::Policy;
 use crate::rl::rollout::Rollout;
+use crate::rl::state::State;
 
 /// Settings of A2C; defaults are Stable-Baselines3's
 #[derive(Debug, Clone, PartialEq)]
@@ -161,6 +162,10 @@ impl Agent for A2c {
 
     fn policy(&self) -> Policy {
         self.base.policy()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        self.optimizer.persist(state)?;        self.base.persist(state)
     }
 }
 

@@ -45,7 +45,8 @@ pub use trpo::{Trpo, TrpoOptions};
 
 use super::env::Episode;
 use super::policy::Policy;
-use crate::Result;
+use super::state::State;
+use crate::{Error, Result};
 
 /// Named figures of an iteration, in the order in which they are logged
 pub type Figures = Vec<(&'static str, f64)>;
@@ -71,6 +72,14 @@ pub trait Agent {
 
     /// What it has learned
     fn policy(&self) -> Policy;
+
+    /// Takes out everything that the next iteration depends on, or puts it back
+    ///
+    /// # Errors
+    /// An agent that cannot be resumed; a state that is not its own
+    fn persist(&mut self, _state: &mut State) -> Result<()> {
+        Err(Error::usage("this agent cannot be resumed").hint("leave out `save_steps`"))
+    }
 }
 
 /// A setting that is constant, or falls in a straight line to 0 at the end of the run

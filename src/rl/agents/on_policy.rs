@@ -8,6 +8,7 @@ use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::{Head, Policy};
 use crate::rl::random;
 use crate::rl::rollout::Rollout;
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// Settings that every on-policy agent has
@@ -188,7 +189,22 @@ impl OnPolicy {
         Ok(())
     }
 
-    /// The share of a run of `total` steps that is over
+    /// Takes out everything that the next rollout depends on, or puts it back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("params", &mut self.networks.params)?;
+        state.tensor("observations", &mut self.step.observations)?;
+        state.value("rng", &mut self.rng)?;
+        let mut moments = self.observer.moments().cloned();
+        state.value("observer", &mut moments)?;
+        self.observer.set_moments(moments);
+        state.value("reward_scale", &mut self.rewards)?;
+        state.value("running_episodes", &mut self.statistics)?;
+        state.value("timesteps", &mut self.timesteps)?;
+        state.environments(&mut *self.env)
+    }
+
+    /// The share of a run
+ of `total` steps that is over
     pub(super) fn progress(&self, total: u64) -> f64 {
         (self.timesteps as f64 / total as f64).min(1.0)
     }

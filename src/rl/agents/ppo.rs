@@ -14,6 +14,7 @@ use crate::rl::mlp::Adam;
 use crate::rl::policy::Policy;
 use crate::rl::random;
 use crate::rl::rollout::Rollout;
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// Settings of PPO; defaults are Stable-Baselines3's
@@ -217,5 +218,10 @@ impl Agent for Ppo {
 
     fn policy(&self) -> Policy {
         self.base.policy()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.value("order", &mut self.order)?;
+        self.adam.persist(state)?;        self.base.persist(state)
     }
 }

@@ -18,6 +18,7 @@ use crate::rl::mlp::Adam;
 use crate::rl::observer::ActionSpace;
 use crate::rl::policy::Policy;
 use crate::rl::rollout::Rollout;
+use crate::rl::state::State;
 
 /// Settings of REINFORCE
 #[derive(Debug, Clone, PartialEq)]
@@ -232,5 +233,9 @@ impl Agent for Reinforce {
 
     fn policy(&self) -> Policy {
         self.base.policy()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        self.adam.persist(state)?;        self.base.persist(state)
     }
 }

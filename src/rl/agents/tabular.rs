@@ -9,6 +9,7 @@ use crate::algo::q;
 use crate::rl::env::rng::Pcg64;
 use crate::rl::env::{Actions, Episode, EpisodeStatistics, VecStep, VectorEnv};
 use crate::rl::policy::Policy;
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// Steps between two rows of figures
@@ -268,5 +269,18 @@ impl Agent for TabularLearner {
             Exploration::Boltzmann { .. } | Exploration::Ucb { .. } => 0.0,
         };
         Policy::table(self.env.spec(), self.table.values(), epsilon)
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        let Self { table, play, .. } = self;
+        state.tensor("values", &mut table.values)?;
+        state.tensor("observations", &mut play.step.observations)?;
+        state.value("counts", &mut table.counts)?;
+        state.value("rng", &mut table.rng)?;
+        state.value("state", &mut play.state)?;
+        state.value("action", &mut play.action)?;
+        state.value("running_episode", &mut play.statistics)?;
+        state.value("timesteps", &mut self.timesteps)?;
+        state.environments(&mut *self.env)
     }
 }

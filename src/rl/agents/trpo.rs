@@ -20,6 +20,7 @@ use crate::rl::observer::ActionSpace;
 use crate::rl::policy::Policy;
 use crate::rl::random;
 use crate::rl::rollout::Rollout;
+use crate::rl::state::State;
 
 /// Settings of TRPO; defaults are those of sb3-contrib
 #[derive(Debug, Clone, PartialEq)]
@@ -298,6 +299,11 @@ impl Agent for Trpo {
 
     fn policy(&self) -> Policy {
         self.base.policy()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.value("order", &mut self.order)?;
+        self.adam.persist(state)?;        self.base.persist(state)
     }
 }
 

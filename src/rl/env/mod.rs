@@ -11,6 +11,7 @@
 
 mod bit_flip;
 mod classic_control;
+mod history;
 mod kwargs;
 #[cfg(feature = "box2d")]
 mod lunar_lander;
@@ -22,6 +23,7 @@ mod statistics;
 pub mod tabular;
 mod toy_text;
 
+pub use history::History;
 pub use kwargs::Kwargs;
 pub use registry::{Listing, MakeOptions, listing, make_vec};
 pub use space::{BoxSpace, Space};
@@ -119,6 +121,27 @@ pub trait VectorEnv {
 
     /// Takes one action in each environment; where that ends an episode, the next one begins at once
     fn step(&mut self, actions: Actions<'_>, out: &mut VecStep) -> Result<()>;
+
+    /// Remembers from the next reset on how each environment came where it is
+    ///
+    /// # Errors
+    /// Environments that cannot be led to the same place again
+    fn keep_history(&mut self) -> Result<()> {
+        Err(Error::usage(format!("a run in `{}` cannot be resumed", self.spec().id)).hint("leave out `save_steps`"))
+    }
+
+    /// How each environment came where it is, where that is remembered
+    fn histories(&self) -> Option<&[History]> {
+        None
+    }
+
+    /// Leads each environment where another one was
+    ///
+    /// # Errors
+    /// As with [`VectorEnv::keep_history`]; another number of environments
+    fn replay(&mut self, _histories: &[History]) -> Result<()> {
+        self.keep_history()
+    }
 
     /// The model of a finite environment, for planning
     fn tabular(&self) -> Option<&Tabular> {
