@@ -9,7 +9,7 @@ use super::env::rng::Pcg64;
 use super::env::{Actions, EnvSpec, Space, VecStep, VectorEnv};
 use super::observer::{ActionSpace, Observer};
 use super::policy::Policy;
-use super::replay::{Replay, Transition};
+use super::replay::{ActionNumber, Replay, Transition};
 use crate::run::{Slice, TensorFile};
 use crate::{Error, Result, files};
 
@@ -215,7 +215,7 @@ impl Dataset {
     }
 
     /// A replay of all transitions, with the actions that `action` makes of a row's number
-    pub(super) fn replay<A: Copy + Default>(
+    pub(super) fn replay<A: ActionNumber>(
         &self,
         observer: &Observer,
         gamma: f64,

@@ -2,13 +2,17 @@
 //!
 //! Andrychowicz et al. 2017, <https://arxiv.org/abs/1707.01495>, algorithm 1 with the strategy `future`.
 
+use serde::{Deserialize, Serialize};
+
 use super::env::Goals;
 use super::env::rng::Pcg64;
 use super::n_step::Seen;
-use super::replay::Transition;
+use super::replay::{ActionNumber, Transition};
+use super::state::State;
+use crate::Result;
 
 /// A step of the running episode
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Step<A> {
     features: Vec<f32>,
     action: Vec<A>,
@@ -28,10 +32,15 @@ pub struct Hindsight<A> {
     relabelled: [Vec<f32>; 2],
 }
 
-impl<A: Copy> Hindsight<A> {
+impl<A: ActionNumber> Hindsight<A> {
     /// `goals_each` further goals for every transition of `num_envs` environments
     pub fn new(goals_each: usize, gamma: f64, num_envs: usize) -> Self {
         Self { goals_each, gamma, episodes: vec![Vec::new(); num_envs], relabelled: [Vec::new(), Vec::new()] }
+    }
+
+    /// Takes the running episodes out, or puts them back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.value("running", &mut self.episodes)
     }
 
     /// Takes a step of an environment in; hands over its episode where it ended

@@ -4,7 +4,11 @@
 
 use std::collections::VecDeque;
 
-use super::replay::Transition;
+use serde::{Deserialize, Serialize};
+
+use super::replay::{ActionNumber, Transition};
+use super::state::State;
+use crate::Result;
 
 /// What one step of one environment gave
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +28,7 @@ pub struct Seen<'s, A> {
 }
 
 /// A transition whose end is not known yet
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Begun<A> {
     features: Vec<f32>,
     action: Vec<A>,
@@ -44,10 +48,15 @@ pub struct NStep<A> {
     spare: Vec<Begun<A>>,
 }
 
-impl<A: Copy> NStep<A> {
+impl<A: ActionNumber> NStep<A> {
     /// For so many environments
     pub fn new(n: usize, gamma: f64, num_envs: usize) -> Self {
         Self { n, gamma, windows: (0..num_envs).map(|_| VecDeque::with_capacity(n)).collect(), spare: Vec::new() }
+    }
+
+    /// Takes what has begun out, or puts it back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.value("begun", &mut self.windows)
     }
 
     /// Takes a step of an environment in, and hands over the transitions that it completes

@@ -3,6 +3,8 @@
 //! Schaul et al. 2016, "Prioritized Experience Replay", <https://arxiv.org/abs/1511.05952>.
 
 use super::env::rng::Pcg64;
+use super::state::State;
+use crate::Result;
 
 /// Weights of numbered leaves, each inner node the sum of its two children: a change and a draw take log₂ n steps
 #[derive(Debug, Clone)]
@@ -104,6 +106,15 @@ impl Priorities {
             largest = largest.max(*weight);
         }
         weights.iter_mut().for_each(|weight| *weight /= largest);
+    }
+
+    /// Takes the priorities of the filled slots out, or puts them back
+    pub(super) fn persist(&mut self, filled: usize, state: &mut State) -> Result<()> {
+        let mut weights: Vec<f64> = (0..filled).map(|slot| self.tree.weight(slot)).collect();
+        state.value("priorities", &mut weights)?;
+        state.value("largest_priority", &mut self.largest)?;
+        weights.iter().take(filled).enumerate().for_each(|(slot, weight)| self.tree.set(slot, *weight));
+        Ok(())
     }
 
     /// Takes in the errors of what was drawn

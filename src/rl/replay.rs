@@ -1,7 +1,43 @@
 //! Replay: the last transitions, drawn from uniformly or by priority.
 
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::env::rng::Pcg64;
 use super::priority::{Priorities, PriorityOptions};
+use super::state::State;
+use crate::{Error, Result};
+
+/// A number of an action: an index, or one of a vector's
+pub trait ActionNumber: Copy + Default + Debug + Serialize + DeserializeOwned {
+    /// As it stands in a checkpoint
+    fn to_f32(self) -> f32;
+
+    /// From there
+    fn from_f32(number: f32) -> Self;
+}
+
+impl ActionNumber for f32 {
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    fn from_f32(number: f32) -> Self {
+        number
+    }
+}
+
+impl ActionNumber for usize {
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+
+    fn from_f32(number: f32) -> Self {
+        number as Self
+    }
+}
 
 /// One transition: what was seen and done, and what came of it
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +88,7 @@ pub struct Sample<A> {
     slots: Vec<usize>,
 }
 
-impl<A: Copy + Default> Sample<A> {
+impl<A: ActionNumber> Sample<A> {
     /// Room for so many
     pub fn new(size: usize, width: usize, action_width: usize) -> Self {
         Self {
@@ -82,7 +118,7 @@ fn copy_row<T: Copy>(width: usize, source: &[T], from: usize, target: &mut [T], 
     target[to * width..(to + 1) * width].copy_from_slice(&source[from * width..(from + 1) * width]);
 }
 
-impl<A: Copy + Default> Replay<A> {
+impl<A: ActionNumber> Replay<A> {
     /// Room for `capacity` transitions; memory is taken as they come
     pub fn new(capacity: usize, width: usize, action_width: usize) -> Self {
         Self {
@@ -158,6 +194,29 @@ impl<A: Copy + Default> Replay<A> {
             sample.rewards[to] = self.rewards[from];
             sample.discounts[to] = self.discounts[from];
         }
+    }
+
+    /// Takes all transitions out, or puts them back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.value("len", &mut self.len)?;
+        state.value("next", &mut self.next)?;
+        if self.len > self.capacity || self.next >= self.capacity {
+            let message = format!("`replay` has {} transitions, and `buffer_size` is {}", self.len, self.capacity);
+            return Err(Error::usage(message).hint("resume with the config of the run"));
+        }
+        self.features.resize(self.len * self.width, 0.0);
+        self.next_features.resize(self.len * self.width, 0.0);
+        self.rewards.resize(self.len, 0.0);
+        self.discounts.resize(self.len, 0.0);
+        self.actions.resize(self.len * self.action_width, A::default());
+        state.tensor("features", &mut self.features)?;
+        state.tensor("next_features", &mut self.next_features)?;
+        state.tensor("rewards", &mut self.rewards)?;
+        state.tensor("discounts", &mut self.discounts)?;
+        let mut actions: Vec<f32> = self.actions.iter().map(|action| action.to_f32()).collect();
+        state.tensor("actions", &mut actions)?;
+        self.actions.iter_mut().zip(actions).for_each(|(action, number)| *action = A::from_f32(number));
+        self.priorities.as_mut().map_or(Ok(()), |priorities| priorities.persist(self.len, state))
     }
 
     /// Takes in the errors of what was drawn, for the next priorities

@@ -16,6 +16,8 @@ const TENSORS: &str = "agent.safetensors";
 #[derive(Debug, Default)]
 pub struct State {
     restoring: bool,
+    /// Of the names of the part that is walked
+    prefix: String,
     tensors: BTreeMap<String, Vec<f32>>,
     values: BTreeMap<String, Value>,
 }
@@ -33,16 +35,30 @@ impl State {
         Self::default()
     }
 
+    /// Walks a part whose names stand under `name`, so that several of a kind stay apart
+    ///
+    /// # Errors
+    /// What the walk meets
+    pub fn part(&mut self, name: &str, walk: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let outer = self.prefix.len();
+        self.prefix.push_str(name);
+        self.prefix.push('.');
+        let outcome = walk(self);
+        self.prefix.truncate(outer);
+        outcome
+    }
+
     /// Takes out numbers, or overwrites them with what was taken
     ///
     /// # Errors
     /// What was taken has another size
     pub fn tensor(&mut self, name: &str, numbers: &mut [f32]) -> Result<()> {
+        let name = format!("{}{name}", self.prefix);
         if !self.restoring {
-            self.tensors.insert(name.to_owned(), numbers.to_vec());
+            self.tensors.insert(name, numbers.to_vec());
             return Ok(());
         }
-        match self.tensors.get(name) {
+        match self.tensors.get(&name) {
             Some(saved) if saved.len() == numbers.len() => {
                 numbers.copy_from_slice(saved);
                 Ok(())
@@ -57,12 +73,13 @@ impl State {
     /// # Errors
     /// What was taken is of another kind
     pub fn value<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: &mut T) -> Result<()> {
+        let name = format!("{}{name}", self.prefix);
         if !self.restoring {
             let json = serde_json::to_value(&*value).map_err(|cause| Error::run(format!("`{name}`: {cause}")))?;
-            self.values.insert(name.to_owned(), json);
+            self.values.insert(name, json);
             return Ok(());
         }
-        let saved = self.values.remove(name).ok_or_else(|| unfit(format!("there is no `{name}`")))?;
+        let saved = self.values.remove(&name).ok_or_else(|| unfit(format!("there is no `{name}`")))?;
         *value = serde_json::from_value(saved).map_err(|cause| unfit(format!("`{name}`: {cause}")))?;
         Ok(())
     }
@@ -95,7 +112,7 @@ impl State {
         let mut file = checkpoint.tensors(TENSORS)?;
         let names = file.names();
         let tensors = names.into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect::<Result<_>>()?;
-        Ok((Self { restoring: true, tensors, values: agent }, run))
+        Ok((Self { restoring: true, prefix: String::new(), tensors, values: agent }, run))
     }
 }
 

@@ -100,7 +100,7 @@ impl RlAgent {
                 defaults: &[],
             },
             Self::Dqn => AgentSpec {
-                headings: &["Steps", "Networks", "Exploration", "Replay", "Targets", "DQN"],
+                headings: &["Checkpoints", "Steps", "Networks", "Exploration", "Replay", "Targets", "DQN"],
                 without: &[],
                 defaults: &[
                     ("learning_rate", "0.0001"),
@@ -112,7 +112,7 @@ impl RlAgent {
                 ],
             },
             Self::Td3 => AgentSpec {
-                headings: &["Steps", "Networks", "Replay", "Targets", "TD3"],
+                headings: &["Checkpoints", "Steps", "Networks", "Replay", "Targets", "TD3"],
                 without: &["max_grad_norm", "target_update_interval"],
                 defaults: &[
                     ("log_interval", "100"),
@@ -124,7 +124,7 @@ impl RlAgent {
                 ],
             },
             Self::Sac => AgentSpec {
-                headings: &["Steps", "Networks", "Entropy", "Replay", "Targets", "SAC"],
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "Replay", "Targets", "SAC"],
                 without: &["max_grad_norm"],
                 defaults: &[
                     ("log_interval", "100"),
@@ -136,12 +136,12 @@ impl RlAgent {
                 ],
             },
             Self::Cql => AgentSpec {
-                headings: &["Networks", "Targets", "Data set", "CQL"],
+                headings: &["Checkpoints", "Networks", "Targets", "Data set", "CQL"],
                 without: &["n_envs", "target_update_interval"],
                 defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256"), ("max_grad_norm", "10")],
             },
             Self::Iql => AgentSpec {
-                headings: &["Networks", "Targets", "Data set", "IQL"],
+                headings: &["Checkpoints", "Networks", "Targets", "Data set", "IQL"],
                 without: &["n_envs", "max_grad_norm", "target_update_interval"],
                 defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256")],
             },

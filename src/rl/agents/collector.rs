@@ -5,7 +5,8 @@ use crate::rl::env::{Actions, Episode, EpisodeStatistics, VecStep, VectorEnv};
 use crate::rl::hindsight::Hindsight;
 use crate::rl::n_step::{NStep, Seen};
 use crate::rl::observer::Observer;
-use crate::rl::replay::Replay;
+use crate::rl::replay::{ActionNumber, Replay};
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// Settings of the replay, whichever agent it serves
@@ -67,7 +68,7 @@ pub(super) struct Collector<A> {
     action_width: usize,
 }
 
-impl<A: Copy + Default> Collector<A> {
+impl<A: ActionNumber> Collector<A> {
     /// Resets the environments with `seed`; actions are `action_width` numbers to learn from
     ///
     /// # Errors
@@ -155,6 +156,19 @@ impl<A: Copy + Default> Collector<A> {
         self.statistics.record(&self.step, |episode| episodes.push(episode));
         self.timesteps += n as u64;
         Ok(())
+    }
+
+    /// Takes out what the next step depends on, or puts it back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.part("replay", |state| self.replay.persist(state))?;
+        state.part("recorder", |state| match &mut self.recorder {
+            Recorder::Steps(steps) => steps.persist(state),
+            Recorder::Hindsight(hindsight) => hindsight.persist(state),
+        })?;
+        state.tensor("observations", &mut self.step.observations)?;
+        state.value("running_episodes", &mut self.statistics)?;
+        state.value("timesteps", &mut self.timesteps)?;
+        state.environments(&mut *self.env)
     }
 
     /// Updates that are due after `train_freq` steps: none while nothing is known

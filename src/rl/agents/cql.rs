@@ -11,6 +11,7 @@ use crate::rl::env::{EnvSpec, Episode};
 use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::Policy;
 use crate::rl::replay::{Replay, Sample};
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// Updates between two looks at signals and metrics
@@ -115,6 +116,12 @@ impl Agent for Cql {
 
     fn take_episodes(&mut self) -> Vec<Episode> {
         Vec::new()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        self.learner.persist(state)?;
+        state.value("rng", &mut self.rng)?;
+        state.value("updates", &mut self.updates)
     }
 
     fn policy(&self) -> Policy {

@@ -16,6 +16,7 @@ use crate::rl::observer::ActionSpace;
 use crate::rl::policy::Policy;
 use crate::rl::priority::PriorityOptions;
 use crate::rl::replay::Sample;
+use crate::rl::state::State;
 
 /// Settings of DQN; defaults are Stable-Baselines3's
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +177,13 @@ impl Agent for Dqn {
 
     fn take_episodes(&mut self) -> Vec<Episode> {
         std::mem::take(&mut self.collector.episodes)
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        self.learner.persist(state)?;
+        state.value("rng", &mut self.rng)?;
+        state.value("calls", &mut self.calls)?;
+        self.collector.persist(state)
     }
 
     fn policy(&self) -> Policy {

@@ -22,6 +22,7 @@ use crate::rl::mlp::{Activation, Mlp, MlpCache};
 use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::{Head, Policy};
 use crate::rl::replay::{Replay, Sample};
+use crate::rl::state::State;
 
 /// log σ of the policy stays within these, as in the authors' program
 const LOG_STD: (f32, f32) = (-5.0, 2.0);
@@ -281,6 +282,15 @@ impl Agent for Iql {
 
     fn take_episodes(&mut self) -> Vec<Episode> {
         Vec::new()
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        let Models { twin, value, policy, .. } = &mut self.models;
+        twin.persist(state)?;
+        state.part("value", |state| value.persist(state))?;
+        state.part("policy", |state| policy.persist(state))?;
+        state.value("rng", &mut self.rng)?;
+        state.value("updates", &mut self.updates)
     }
 
     fn policy(&self) -> Policy {

@@ -12,7 +12,9 @@ use crate::rl::env::rng::Pcg64;
 use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
 use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::{Head, Policy};
+use crate::Result;
 use crate::rl::replay::Sample;
+use crate::rl::state::State;
 
 /// Settings of the network and of its loss
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +107,13 @@ impl QLearner {
         } else {
             mlp::follow(&mut self.target, &self.params, tau as f32);
         }
+    }
+
+    /// Takes both networks and the optimiser's state out, or puts them back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("params", &mut self.params)?;
+        state.tensor("target", &mut self.target)?;
+        self.adam.persist(state)
     }
 
     /// One update; returns loss, mean value of the actions taken, and the gradients' norm

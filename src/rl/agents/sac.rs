@@ -16,6 +16,7 @@ use crate::rl::observer::ActionSpace;
 use crate::rl::policy::{Head, Policy};
 use crate::rl::random::standard_normal;
 use crate::rl::replay::Sample;
+use crate::rl::state::State;
 
 /// Weight α of the entropy
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -147,6 +148,12 @@ impl Agent for Sac {
 
     fn take_episodes(&mut self) -> Vec<Episode> {
         std::mem::take(&mut self.collector.episodes)
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        self.learner.persist(state)?;
+        state.value("rng", &mut self.rng)?;
+        self.collector.persist(state)
     }
 
     fn policy(&self) -> Policy {

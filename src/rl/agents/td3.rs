@@ -20,6 +20,7 @@ use crate::rl::observer::ActionSpace;
 use crate::rl::policy::{Head, Policy};
 use crate::rl::random::standard_normal;
 use crate::rl::replay::Sample;
+use crate::rl::state::State;
 
 /// Settings of TD3; lengths of actions are relative to bounds of ±1
 #[derive(Debug, Clone, PartialEq)]
@@ -282,6 +283,18 @@ impl Agent for Td3 {
 
     fn take_episodes(&mut self) -> Vec<Episode> {
         std::mem::take(&mut self.collector.episodes)
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        let Core { models, updates, .. } = &mut self.core;
+        state.part("actor", |state| {
+            models.actor.persist(state)?;
+            state.tensor("target", &mut models.actor_target)
+        })?;
+        models.twin.persist(state)?;
+        state.value("updates", updates)?;
+        state.value("rng", &mut self.rng)?;
+        self.collector.persist(state)
     }
 
     fn policy(&self) -> Policy {

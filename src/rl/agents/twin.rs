@@ -9,6 +9,7 @@ use crate::algo::value::{ValueLoss, value_loss};
 use crate::ops::kernels::{mlp, vector};
 use crate::rl::env::rng::Pcg64;
 use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
+use crate::rl::state::State;
 use crate::{Error, Result};
 
 /// The critics; both have one layout
@@ -38,6 +39,12 @@ impl Learned {
         let mut params = vec![0.0; network.end()];
         network.init_uniform(&mut params, rng);
         Self::new(params)
+    }
+
+    /// Takes parameters and the optimiser's state out, or puts them back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("params", &mut self.params)?;
+        self.adam.persist(state)
     }
 
     /// One step of Adam along the sum of the halves' gradients; returns its norm
@@ -95,6 +102,17 @@ impl Twin {
         let grads = |critic: usize| halves.map(|half| half.grads[critic].as_slice());
         let norms = rayon::join(|| first.step(grads(0), learning_rate), || second.step(grads(1), learning_rate));
         f64::midpoint(norms.0, norms.1)
+    }
+
+    /// Takes critics and targets out, or puts them back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        for (at, (critic, target)) in self.critics.iter_mut().zip(&mut self.targets).enumerate() {
+            state.part(&format!("critic{at}"), |state| {
+                critic.persist(state)?;
+                state.tensor("target", target)
+            })?;
+        }
+        Ok(())
     }
 
     /// Both targets follow by a share of τ

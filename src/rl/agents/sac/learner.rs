@@ -13,6 +13,7 @@ use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
 use crate::rl::policy::LOG_STD;
 use crate::rl::random::standard_normal;
 use crate::rl::replay::Sample;
+use crate::rl::state::State;
 
 /// All that learns
 #[derive(Debug)]
@@ -207,6 +208,17 @@ impl Learner {
             noise: [vec![0.0; rows * size], vec![0.0; rows * size]],
             models,
         })
+    }
+
+    /// Takes all that learns out, or puts it back
+    pub(super) fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.part("actor", |state| self.models.actor.persist(state))?;
+        self.models.twin.persist(state)?;
+        state.part("temperature", |state| {
+            state.tensor("log_alpha", &mut self.log_alpha)?;
+            self.temperature.persist(state)
+        })?;
+        state.value("updates", &mut self.updates)
     }
 
     /// One update; returns the losses of critics, actor and temperature, α, mean Q, entropy, and the critics' gradient norm
