@@ -1,5 +1,8 @@
 //! Learning from a data set: better than what recorded it, where Q-learning that trusts in untested values is not.
 
+#[path = "common/training.rs"]
+mod training;
+
 use std::path::Path;
 
 use collimate::rl::agents::{Agent, Cql, CqlOptions, Iql, IqlOptions, Schedule};
@@ -67,4 +70,38 @@ fn numbers_that_the_environment_does_not_have_are_refused() {
     }
     good.save(&path, "FrozenLake-v1").unwrap();
     assert_eq!(Dataset::load(&path, env.spec()).unwrap(), good);
+}
+
+/// `collimate rl record`, then `rl train` on its file, then `rl eval`
+#[test]
+fn a_data_set_is_recorded_and_learned_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path in UTF-8").to_owned();
+    let (data, plan) = (path("data.safetensors"), path("plan"));
+    let run = |words: &str| {
+        let words = words.split_whitespace().collect::<Vec<_>>();
+        let output = training::outcome(training::command(&words));
+        assert_eq!(output.code, Some(0), "{words:?}: {}", output.stderr);
+        serde_json::from_str::<serde_json::Value>(output.stdout.lines().last().unwrap_or("null")).expect("JSON")
+    };
+    run(&format!("rl train --quiet --agent value_iteration --env FrozenLake-v1 --output_dir {plan}"));
+    let line = run(&format!("rl record --policy {plan} --steps 2000 --random_actions 0.5 --output {data}"));
+    assert_eq!((&line["env"], &line["transitions"]), (&"FrozenLake-v1".into(), &2000.into()));
+    for agent in ["cql", "iql"] {
+        let out = path(agent);
+        let flags = "--total_timesteps 200 --net_arch 16 --save_steps 100";
+        run(&format!("rl train --quiet --agent {agent} --env FrozenLake-v1 --dataset {data} {flags} --output_dir {out}"));
+        let resumed = path(&format!("{agent}-resumed"));
+        let from = format!("--resume_from_checkpoint {out}/checkpoint-100");
+        run(&format!(
+            "rl train --quiet --agent {agent} --env FrozenLake-v1 --dataset {data} {flags} {from} --output_dir {resumed}"
+        ));
+        let bytes = |run: &str| training::bytes(&Path::new(run).join("model.safetensors"));
+        assert!(bytes(&out) == bytes(&resumed), "{agent}");
+        assert_eq!(run(&format!("rl eval --policy {out} --episodes 2"))["agent"], agent);
+    }
+    let chance = run(&format!("rl record --env Pendulum-v1 --steps 400 --output {data}"));
+    assert!(chance["mean"].as_f64().is_some_and(|mean| mean < -500.0), "{chance}");
+    let refused = training::outcome(training::command(&["rl", "train", "--agent", "cql", "--output_dir", &path("none")]));
+    assert!(refused.code == Some(2) && refused.stderr.contains("`dataset` is not set"), "{}", refused.stderr);
 }

@@ -19,7 +19,7 @@ pub(super) use train::TRAIN;
 pub enum Rl {
     /// Train an agent in an environment
     Train(train::Args),
-    /// Play the policy of a run and print its returns as JSON
+    /// Play the policy of a run, or of several, and print the returns as JSON
     Eval(eval::Args),
     /// Play a policy, or chance, and write the transitions to a file that `cql` and `iql` learn from
     Record(record::Args),

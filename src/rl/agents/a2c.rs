@@ -165,7 +165,8 @@ impl Agent for A2c {
     }
 
     fn persist(&mut self, state: &mut State) -> Result<()> {
-        self.optimizer.persist(state)?;        self.base.persist(state)
+        self.optimizer.persist(state)?;
+        self.base.persist(state)
     }
 }
 

@@ -222,6 +222,7 @@ impl Agent for Ppo {
 
     fn persist(&mut self, state: &mut State) -> Result<()> {
         state.value("order", &mut self.order)?;
-        self.adam.persist(state)?;        self.base.persist(state)
+        self.adam.persist(state)?;
+        self.base.persist(state)
     }
 }

@@ -236,6 +236,7 @@ impl Agent for Reinforce {
     }
 
     fn persist(&mut self, state: &mut State) -> Result<()> {
-        self.adam.persist(state)?;        self.base.persist(state)
+        self.adam.persist(state)?;
+        self.base.persist(state)
     }
 }

@@ -303,7 +303,8 @@ impl Agent for Trpo {
 
     fn persist(&mut self, state: &mut State) -> Result<()> {
         state.value("order", &mut self.order)?;
-        self.adam.persist(state)?;        self.base.persist(state)
+        self.adam.persist(state)?;
+        self.base.persist(state)
     }
 }
 
