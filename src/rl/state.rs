@@ -108,10 +108,10 @@ impl State {
 
     /// Reads a checkpoint: one that puts back what was taken, and what the run itself needs
     pub fn read<R: DeserializeOwned>(checkpoint: &Checkpoint) -> Result<(Self, R)> {
-        let Saved { run, agent } = checkpoint.state()?;
+        let Saved { run, agent } = checkpoint.state::<Saved<R>>()?;
         let mut file = checkpoint.tensors(TENSORS)?;
         let names = file.names();
-        let tensors = names.into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect::<Result<_>>()?;
+        let tensors = names.into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect::<Result<BTreeMap<_, Vec<f32>>>>()?;
         Ok((Self { restoring: true, prefix: String::new(), tensors, values: agent }, run))
     }
 }

@@ -146,8 +146,7 @@ impl Networks {
         self.value(rows, batch);
     }
 
-    /// From the gradients in log-probabilities
-, entropies and values to those of all parameters
+    /// From the gradients in log-probabilities, entropies and values to those of all parameters
     pub(super) fn backward(&self, rows: usize, actions: &ActionSpace, batch: &mut Batch, grads: &mut [f32]) {
         let numbers = rows * self.policy.outputs();
         let (by_log_probs, by_entropies) = (&batch.grad_log_probs[..rows], &batch.grad_entropies[..rows]);

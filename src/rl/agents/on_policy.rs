@@ -203,8 +203,7 @@ impl OnPolicy {
         state.environments(&mut *self.env)
     }
 
-    /// The share of a run
- of `total` steps that is over
+    /// The share of a run of `total` steps that is over
     pub(super) fn progress(&self, total: u64) -> f64 {
         (self.timesteps as f64 / total as f64).min(1.0)
     }

@@ -219,7 +219,7 @@ impl Trpo {
                 ActionSpace::Continuous { .. } => {
                     let log_std = base.networks.log_std.clone();
                     let (old, new) = (&before[log_std.clone()], &base.networks.params[log_std]);
-                    gaussian_kl((&old_outputs, old), (all.policy.outputs(), new), rows)
+                    gaussian_kl((&old_outputs[..], old), (all.policy.outputs(), new), rows)
                 }
             };
             if kl < options.target_kl && new < loss {
@@ -355,7 +355,7 @@ mod tests {
                 let mut one = Batch::new(1, &networks);
                 one.features.copy_from_slice(&batch.features[row * 3..(row + 1) * 3]);
                 networks.forward(1, &space, &mut one);
-                for (class, number, p) in actions(&networks, &space, &one.policy.outputs().to_vec()) {
+                for (class, number, p) in actions(&networks, &space, one.policy.outputs()) {
                     (one.discrete[0], one.continuous[0]) = (class, number);
                     networks.forward(1, &space, &mut one);
                     one.grad_log_probs[0] = 1.0;

@@ -216,7 +216,6 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
 }
 
 /// The actions of a discrete space
-
 ///
 /// # Panics
 /// If they are not: [`NativeVec`] has checked them
