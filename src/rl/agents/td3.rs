@@ -334,6 +334,8 @@ mod tests {
         let mut agent = agent();
         let Core { models, halves, .. } = &mut agent.core;
         let sample = &agent.sample;
+        // Steeper critics, so that gradients stand out of the rounding
+        models.twin.critics.iter_mut().flat_map(|critic| &mut critic.params).for_each(|param| *param *= 3.0);
         let mut loss = |models: &Models| halves.iter_mut().map(|half| half.learn_actor(models, sample)).sum::<f64>();
         loss(models);
         let params = models.actor.params.clone();
@@ -349,7 +351,7 @@ mod tests {
         models.actor.params.copy_from_slice(&params);
         loss(models);
         let grads: Vec<_> = (0..params.len()).map(|at| halves[0].grads[at] + halves[1].grads[at]).collect();
-        assert!(grads.iter().filter(|grad| grad.abs() > 1e-3).count() > params.len() / 4);
+        assert!(grads.iter().filter(|grad| grad.abs() > 2e-2).count() > params.len() / 4);
         let differs = |(grad, numeric): &(&f32, &f64)| (f64::from(**grad) - **numeric).abs() > 2e-3;
         let wrong = grads.iter().zip(&numeric).filter(differs).count();
         assert!(wrong <= 8, "{wrong} of {} gradients differ", params.len());

@@ -306,11 +306,14 @@ mod tests {
         for noise in &mut learner.noise {
             noise.fill_with(|| standard_normal(&mut rng) as f32);
         }
+        // Steeper critics, so that gradients stand out of the rounding
+        let critics = &mut learner.models.twin.critics;
+        critics.iter_mut().flat_map(|critic| &mut critic.params).for_each(|param| *param *= 3.0);
         losses(&mut learner, &sample, 0.3);
         let params = learner.models.actor.params.clone();
         let sum = |at: usize| learner.halves[0].grads[at] + learner.halves[1].grads[at];
         let grads: Vec<f32> = (0..params.len()).map(sum).collect();
-        assert!(grads.iter().filter(|grad| grad.abs() > 1e-3).count() > params.len() / 4);
+        assert!(grads.iter().filter(|grad| grad.abs() > 2e-2).count() > params.len() / 4);
         let mut wrong = 0;
         for (at, grad) in grads.iter().enumerate() {
             let mut at_step = |step: f32| {
