@@ -142,7 +142,10 @@ fn several_policies_are_summed_up() {
 
 /// Settings that have everything a resume can get wrong: episodes cut in the middle, running statistics, schedules
 const RESUMED: [(&str, &str); 11] = [
-    ("ppo", "--env CartPole-v1 --n_envs 3 --n_steps 50 --learning_rate lin_0.001 --total_timesteps 1500 --save_steps 300"),
+    (
+        "ppo",
+        "--env CartPole-v1 --n_envs 3 --n_steps 50 --learning_rate lin_0.001 --total_timesteps 1500 --save_steps 300",
+    ),
     ("ppo", "--env Pendulum-v1 --n_envs 2 --n_steps 75 --normalize true --total_timesteps 1500 --save_steps 300"),
     ("a2c", "--env CartPole-v1 --n_envs 3 --log_interval 7 --total_timesteps 1500 --save_steps 300"),
     ("trpo", "--env Acrobot-v1 --n_steps 150 --n_envs 2 --total_timesteps 1500 --save_steps 300"),
@@ -173,9 +176,8 @@ fn a_run_goes_on_from_a_checkpoint_as_if_it_had_never_stopped() {
         let from = whole.join(format!("checkpoint-{at}"));
         let resumed = folder.path().join(format!("resumed-{case}"));
         trained(agent, &resumed, &format!("{flags} --resume_from_checkpoint {}", text(&from)));
-        let after = |out: &Path| -> Vec<_> {
-            untimed(out).into_iter().filter(|row| number(row, "step") > at as f64).collect()
-        };
+        let after =
+            |out: &Path| -> Vec<_> { untimed(out).into_iter().filter(|row| number(row, "step") > at as f64).collect() };
         assert_eq!(after(&resumed), after(&whole), "{agent}");
         assert!(after(&whole).len() > 2, "{agent}");
         assert!(bytes(&resumed.join("model.safetensors")) == bytes(&whole.join("model.safetensors")), "{agent}");

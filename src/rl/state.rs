@@ -103,7 +103,8 @@ impl State {
     /// Writes what was taken into a checkpoint, beside `run`, which the run itself needs
     pub fn write<R: Serialize>(self, checkpoint: &CheckpointWriter, run: R) -> Result<()> {
         checkpoint.write_state(&Saved { run, agent: self.values })?;
-        checkpoint.write_tensors(TENSORS, self.tensors.iter().map(|(name, numbers)| (name.as_str(), Slice::flat(numbers))))
+        checkpoint
+            .write_tensors(TENSORS, self.tensors.iter().map(|(name, numbers)| (name.as_str(), Slice::flat(numbers))))
     }
 
     /// Reads a checkpoint: one that puts back what was taken, and what the run itself needs
@@ -111,7 +112,10 @@ impl State {
         let Saved { run, agent } = checkpoint.state::<Saved<R>>()?;
         let mut file = checkpoint.tensors(TENSORS)?;
         let names = file.names();
-        let tensors = names.into_iter().map(|name| Ok((name.clone(), file.read(&name)?))).collect::<Result<BTreeMap<_, Vec<f32>>>>()?;
+        let tensors = names
+            .into_iter()
+            .map(|name| Ok((name.clone(), file.read(&name)?)))
+            .collect::<Result<BTreeMap<_, Vec<f32>>>>()?;
         Ok((Self { restoring: true, prefix: String::new(), tensors, values: agent }, run))
     }
 }

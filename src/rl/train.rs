@@ -170,7 +170,7 @@ impl<'r> Run<'r> {
         options: &'r RunOptions,
         tally: Tally,
     ) -> Result<Self> {
-        let evaluator = options.evaluation.map(|evaluation| {
+        let evaluator = options.evaluation.map(|evaluation| -> Result<_> {
             let make = MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs.clone() };
             Ok((make_vec(&origin.env, evaluation.episodes.min(AT_ONCE), &make)?, evaluation))
         });
@@ -196,7 +196,8 @@ impl<'r> Run<'r> {
             let before = self.agent.timesteps();
             let figures = self.agent.iterate(total)?;
             self.tally.iteration += 1;
-            if let Some((name, value)) = figures.iter().find(|(name, value)| name.contains("loss") && !value.is_finite())
+            if let Some((name, value)) =
+                figures.iter().find(|(name, value)| name.contains("loss") && !value.is_finite())
             {
                 return Err(Error::run(format!("`{name}` became {value} after {} steps", self.agent.timesteps()))
                     .hint("a smaller `learning_rate` may help"));
@@ -256,7 +257,9 @@ impl<'r> Run<'r> {
         if let (Some(mean), Some(length)) = (self.recent(|e| e.episode_return), self.recent(|e| f64::from(e.length))) {
             metrics.extend([("return", mean), ("length", length)]);
         }
-        metrics.set("episodes", self.tally.episodes as f64);
+        if self.tally.episodes > 0 {
+            metrics.set("episodes", self.tally.episodes as f64);
+        }
         metrics.extend(figures);
         metrics.set("steps_per_second", self.speed());
         self.write(&metrics)
@@ -268,10 +271,9 @@ impl<'r> Run<'r> {
         let policy = self.agent.policy();
         let seed = self.options.seed.wrapping_add(EVALUATION_SEED);
         let summary = play(&policy, &mut **env, evaluation.episodes, true, seed)?.summary();
-        let metrics: Metrics =
-            [("return", summary.mean), ("return_std", summary.std), ("length", summary.mean_length)]
-                .into_iter()
-                .collect();
+        let metrics: Metrics = [("return", summary.mean), ("return_std", summary.std), ("length", summary.mean_length)]
+            .into_iter()
+            .collect();
         self.write(&metrics.into_eval())?;
         if self.tally.best.is_none_or(|best| summary.mean > best.mean) {
             let folder = self.folder.join(BEST);

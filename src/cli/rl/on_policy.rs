@@ -10,7 +10,9 @@ fn entropy_weight(config: &RlConfig) -> Result<f64> {
     let agent = config.general.agent;
     match config.general.ent_coef {
         EntropyWeight::Fixed(weight) => Ok(weight),
-        EntropyWeight::Auto { .. } => Err(Error::usage(format!("`ent_coef` must be a number for `{agent}`, got `auto`"))),
+        EntropyWeight::Auto { .. } => {
+            Err(Error::usage(format!("`ent_coef` must be a number for `{agent}`, got `auto`")))
+        }
     }
 }
 
@@ -44,7 +46,7 @@ pub(super) fn reinforce(config: &RlConfig) -> Result<ReinforceOptions> {
         learning_rate: schedule(general.learning_rate),
         baseline: keys.baseline,
         ent_coef: entropy_weight(config)?,
-        vf_coef: keys.vf_coef,
+        n_critic_updates: keys.n_critic_updates,
         max_grad_norm: general.max_grad_norm,
         normalize_advantage: keys.normalize_advantage,
         normalize: keys.normalize,

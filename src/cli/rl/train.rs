@@ -49,18 +49,20 @@ impl clap::Args for Args {
             .value_parser(value_parser!(PathBuf))
             .help("YAML file with any of the keys below; flags beat it");
         let command = flags::add_keys(command.next_line_help(true).arg(config), &TRAIN);
-        TRAIN.keys().fold(command, |command, key| {
-            let own = RlAgent::all().filter_map(|agent| Some(format!("{agent}: {}", agent.default_of(key)?)));
-            let own: Vec<_> = own.collect();
-            if own.is_empty() {
-                return command;
-            }
-            command.mut_arg(key.name, |arg| {
-                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-                arg.help(format!("{help} [{}]", own.join(", ")))
+        TRAIN
+            .keys()
+            .fold(command, |command, key| {
+                let own = RlAgent::all().filter_map(|agent| Some(format!("{agent}: {}", agent.default_of(key)?)));
+                let own: Vec<_> = own.collect();
+                if own.is_empty() {
+                    return command;
+                }
+                command.mut_arg(key.name, |arg| {
+                    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                    arg.help(format!("{help} [{}]", own.join(", ")))
+                })
             })
-        })
-        .after_help(headings())
+            .after_help(headings())
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -72,7 +74,8 @@ impl clap::Args for Args {
 fn headings() -> String {
     let line = |agent: RlAgent| {
         let spec = agent.spec();
-        let without = if spec.without.is_empty() { String::new() } else { format!("; not {}", spec.without.join(", ")) };
+        let without =
+            if spec.without.is_empty() { String::new() } else { format!("; not {}", spec.without.join(", ")) };
         format!("\n  {agent}: {}{without}", spec.headings.join(", "))
     };
     let lines: String = RlAgent::all().map(line).collect();
@@ -89,7 +92,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
 fn run_values(values: &Values, context: &Context) -> Result<()> {
     let config = RlConfig::from_values(values)?;
     let keys = &config.general;
-    let mut kwargs: Kwargs = keys.env_kwargs.iter().map(|(name, value)| (name.to_owned(), json_or_text(value))).collect();
+    let mut kwargs: Kwargs =
+        keys.env_kwargs.iter().map(|(name, value)| (name.to_owned(), json_or_text(value))).collect();
     if keys.env.starts_with("GridWorld") && !kwargs.contains_key("layout_seed") {
         // Each seed has a grid of its own, and the policy is one for this grid
         kwargs.insert("layout_seed".to_owned(), keys.seed.into());

@@ -51,8 +51,7 @@ pub struct AgentSpec {
 }
 
 /// Planning takes no step in the environment
-const PLANNING: AgentSpec =
-    AgentSpec {
+const PLANNING: AgentSpec = AgentSpec {
     headings: &["Planning"],
     without: &["n_envs", "total_timesteps", "eval_freq", "n_eval_episodes", "learning_rate"],
     defaults: &[],
@@ -74,8 +73,8 @@ impl RlAgent {
                 defaults: &[("learning_rate", "0.1"), ("exploration_fraction", "0"), ("exploration_final_eps", "0.1")],
             },
             Self::Reinforce => AgentSpec {
-                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "REINFORCE"],
-                without: &["batch_size", "gae_lambda"],
+                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "Critic", "REINFORCE"],
+                without: &["batch_size", "gae_lambda", "vf_coef"],
                 defaults: &[("learning_rate", "0.003")],
             },
             Self::A2c => AgentSpec {
@@ -90,7 +89,7 @@ impl RlAgent {
                 ],
             },
             Self::Trpo => AgentSpec {
-                headings: &["Checkpoints", "Steps", "Networks", "On-policy rollouts", "Trust region", "TRPO"],
+                headings: &["Checkpoints", "Steps", "Networks", "On-policy rollouts", "Trust region", "Critic", "TRPO"],
                 without: &["max_grad_norm", "vf_coef"],
                 defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
             },

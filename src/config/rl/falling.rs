@@ -108,7 +108,9 @@ mod tests {
     #[test]
     fn the_weight_of_the_entropy_is_a_number_or_found() {
         let parse = |text: &str| EntropyWeight::parse(&Value::text(text)).ok();
-        for weight in [EntropyWeight::Fixed(0.0), EntropyWeight::Auto { initial: 1.0 }, EntropyWeight::Auto { initial: 0.1 }] {
+        for weight in
+            [EntropyWeight::Fixed(0.0), EntropyWeight::Auto { initial: 1.0 }, EntropyWeight::Auto { initial: 0.1 }]
+        {
             assert_eq!(EntropyWeight::parse(&weight.to_value()).ok(), Some(weight));
         }
         assert_eq!(parse("auto_0.5"), Some(EntropyWeight::Auto { initial: 0.5 }));

@@ -36,7 +36,8 @@ pub struct RlConfig {
 
 impl RlConfig {
     /// The groups of keys, in the order of `--help` and of `config.yaml`
-    pub const GROUPS: &'static [&'static [Key]] = &[RlKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS, TabularKeys::KEYS];
+    pub const GROUPS: &'static [&'static [Key]] =
+        &[RlKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS, TabularKeys::KEYS];
 
     /// Types and checks the keys, with the defaults of their agent
     ///
@@ -62,7 +63,10 @@ impl RlConfig {
         let Self { general, on_policy, off_policy, tabular } = self;
         let all = [general.to_values(), on_policy.to_values(), off_policy.to_values(), tabular.to_values()];
         let keys = Self::GROUPS.iter().copied().flatten();
-        keys.zip(all.into_iter().flatten()).filter(|(key, _)| self.general.agent.takes(key)).map(|(_, value)| value).collect()
+        keys.zip(all.into_iter().flatten())
+            .filter(|(key, _)| self.general.agent.takes(key))
+            .map(|(_, value)| value)
+            .collect()
     }
 }
 
@@ -93,7 +97,11 @@ mod tests {
                 assert!(keys().any(|key| key.heading == *heading), "{agent}: {heading}");
             }
             for name in without {
-                assert!(keys().any(|key| key.name == *name && (headings.contains(&key.heading) || agent::EVERYWHERE.contains(&key.heading))), "{agent}: {name}");
+                assert!(
+                    keys().any(|key| key.name == *name
+                        && (headings.contains(&key.heading) || agent::EVERYWHERE.contains(&key.heading))),
+                    "{agent}: {name}"
+                );
             }
             for (name, _) in defaults {
                 assert!(keys().any(|key| key.name == *name && agent.takes(key)), "{agent}: {name}");

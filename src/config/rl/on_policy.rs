@@ -31,6 +31,10 @@ config_keys! {
             /// How far a value may move from its first estimate
             clip_range_vf: Option<f64> = None, Range::above(0.0);
         }
+        "Critic" {
+            /// Passes of the value network over a rollout
+            n_critic_updates: usize = 10, Range::at_least(1.0);
+        }
         "A2C" {
             /// RMSprop, or else Adam
             use_rms_prop: bool = true;
@@ -46,8 +50,6 @@ config_keys! {
             line_search_shrinking_factor: f64 = 0.8, Range::within_below(0.0, 1.0);
             /// Steps that are tried
             line_search_max_iter: usize = 10, Range::at_least(1.0);
-            /// Passes of the value network over a rollout
-            n_critic_updates: usize = 10, Range::at_least(1.0);
         }
         "REINFORCE" {
             /// Whole episodes before an update

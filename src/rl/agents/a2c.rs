@@ -118,8 +118,7 @@ impl A2c {
             normalize(&mut batch.advantages);
         }
         base.networks.forward(rows, &base.actions, batch);
-        let policy =
-            reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
+        let policy = reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
         batch.grad_entropies.fill((-options.ent_coef / rows as f64) as f32);
         let value = value_loss(
             ValueLoss::Squared,
@@ -181,13 +180,8 @@ mod tests {
         for (id, rate) in [("CartPole-v1", 7e-4), ("Pendulum-v1", 3e-3)] {
             let env = || make_vec(id, 4, &MakeOptions::default()).expect("the environment is made");
             let learning_rate = Schedule::constant(rate);
-            let a2c = A2cOptions {
-                n_steps: 16,
-                learning_rate,
-                ent_coef: 0.01,
-                use_rms_prop: false,
-                ..A2cOptions::default()
-            };
+            let a2c =
+                A2cOptions { n_steps: 16, learning_rate, ent_coef: 0.01, use_rms_prop: false, ..A2cOptions::default() };
             let ppo = PpoOptions {
                 n_steps: 16,
                 batch_size: 64,

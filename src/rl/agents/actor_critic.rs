@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::algo::distribution;
+use crate::algo::value::{ValueLoss, value_loss};
 use crate::rl::env::rng::Pcg64;
 use crate::rl::mlp::{Activation, Mlp, MlpCache};
 use crate::rl::observer::{ActionSpace, Observer};
@@ -118,6 +119,17 @@ impl Networks {
     /// V of the batch's features, into its cache
     pub(super) fn value(&self, rows: usize, batch: &mut Batch) {
         self.value.forward(&self.params, rows, &batch.features, &mut batch.value);
+    }
+
+    /// Mean squared error of V against the batch's returns, times `factor`, and its gradients in the value network
+    pub(super) fn value_gradients(&self, rows: usize, batch: &mut Batch, factor: f64, grads: &mut [f32]) -> f64 {
+        self.value(rows, batch);
+        let Batch { features, returns, value, grad_values, .. } = batch;
+        let by_value = &mut grad_values[..rows];
+        let returns = &returns[..rows];
+        let loss = value_loss(ValueLoss::Squared, value.outputs(), &[], returns, None, factor, rows as f64, by_value);
+        self.value.backward(&self.params, rows, features, by_value, value, grads);
+        loss.loss
     }
 
     /// log π and entropies of the batch's actions under the policy's last outputs

@@ -80,9 +80,7 @@ impl OnPolicy {
     pub(super) fn rollout(&self, steps: usize) -> Result<Rollout> {
         let n = self.env.num_envs();
         if n * steps < 2 {
-            return Err(
-                Error::usage("an update needs at least 2 steps").hint("take a larger `n_steps` or `n_envs`")
-            );
+            return Err(Error::usage("an update needs at least 2 steps").hint("take a larger `n_steps` or `n_envs`"));
         }
         Ok(Rollout::new(n, steps, self.observer.width(), self.action_width()))
     }

@@ -12,7 +12,7 @@ use super::{Agent, Figures, Schedule};
 use crate::Result;
 use crate::algo::advantage::normalize;
 use crate::algo::policy::reinforce;
-use crate::algo::value::{ValueLoss, explained_variance, value_loss};
+use crate::algo::value::explained_variance;
 use crate::rl::env::{Episode, EpisodeStatistics, VectorEnv};
 use crate::rl::mlp::Adam;
 use crate::rl::observer::ActionSpace;
@@ -33,8 +33,8 @@ pub struct ReinforceOptions {
     pub baseline: bool,
     /// Weight of the entropy bonus
     pub ent_coef: f64,
-    /// Weight of the value loss
-    pub vf_coef: f64,
+    /// Passes of the value network over the episodes
+    pub n_critic_updates: usize,
     /// Largest norm of the gradients
     pub max_grad_norm: f64,
     /// Centre and scale what weighs the steps of an update
@@ -55,7 +55,7 @@ impl Default for ReinforceOptions {
             learning_rate: Schedule::constant(3e-3),
             baseline: true,
             ent_coef: 0.0,
-            vf_coef: 0.5,
+            n_critic_updates: 10,
             max_grad_norm: 0.5,
             normalize_advantage: true,
             normalize: false,
@@ -84,7 +84,8 @@ pub struct Reinforce {
     base: OnPolicy,
     tracks: Vec<Track>,
     grads: Vec<f32>,
-    adam: Adam,
+    /// Of the policy, and of the value network
+    adams: [Adam; 2],
 }
 
 impl Reinforce {
@@ -100,9 +101,10 @@ impl Reinforce {
             log_std_init: options.log_std_init,
         };
         let base = OnPolicy::new(env, shared, seed)?;
-        let params = base.networks.params.len();
         let tracks = vec![Track::default(); base.env.num_envs()];
-        Ok(Self { grads: vec![0.0; params], adam: Adam::new(params, 1e-8), tracks, base, options })
+        let (params, policy) = (base.networks.params.len(), base.networks.log_std.end);
+        let adams = [policy, params - policy].map(|params| Adam::new(params, 1e-8));
+        Ok(Self { grads: vec![0.0; params], adams, tracks, base, options })
     }
 
     /// Plays whole episodes. Each environment plays its share, so that short episodes do not count more than long ones
@@ -120,7 +122,8 @@ impl Reinforce {
         while (0..n).any(|env| self.tracks[env].ends.len() < share(env)) {
             self.base.act();
             let (width, acting) = (self.base.observer.width(), &self.base.acting);
-            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env)) {
+            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env))
+            {
                 track.features.extend_from_slice(&acting.features[env * width..(env + 1) * width]);
                 match &self.base.actions {
                     ActionSpace::Discrete(_) => track.discrete.push(acting.discrete[env]),
@@ -136,7 +139,8 @@ impl Reinforce {
                 self.base.value_final();
             }
             let reached = self.base.acting.value.outputs();
-            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env)) {
+            for (env, track) in self.tracks.iter_mut().enumerate().filter(|(env, track)| track.ends.len() < share(*env))
+            {
                 track.rewards.push(rewards[env]);
                 if self.base.step.ended(env) {
                     track.ends.push((track.rewards.len(), self.base.step.terminated[env], reached[env]));
@@ -179,34 +183,29 @@ impl Reinforce {
     }
 
     fn update(&mut self, rollout: &Rollout, progress: f64) -> Figures {
-        let Self { options, base, grads, .. } = self;
+        let Self { options, base, grads, adams: [adam, adam_of_values], .. } = self;
         let rows = rollout.len();
+        let learning_rate = options.learning_rate.at(progress);
         let mut batch = Batch::new(rows, &base.networks);
         batch.gather(rollout, &(0..rows as u32).collect::<Vec<_>>());
         if options.normalize_advantage {
             normalize(&mut batch.advantages);
         }
         base.networks.forward(rows, &base.actions, &mut batch);
-        let policy =
-            reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
+        let policy = reinforce(&batch.log_probs, &batch.advantages, None, rows as f64, &mut batch.grad_log_probs);
         batch.grad_entropies.fill((-options.ent_coef / rows as f64) as f32);
+        base.networks.backward(rows, &base.actions, &mut batch, grads);
+        let first = base.networks.log_std.end;
+        let norm = adam.step(&mut base.networks.params[..first], &grads[..first], learning_rate, options.max_grad_norm);
         let mut figures = vec![("policy_loss", policy)];
         if options.baseline {
-            let loss = value_loss(
-                ValueLoss::Squared,
-                batch.value.outputs(),
-                &[],
-                &batch.returns,
-                None,
-                options.vf_coef,
-                rows as f64,
-                &mut batch.grad_values,
-            );
-            figures.push(("value_loss", loss.loss));
+            let mut sum = 0.0;
+            for _ in 0..options.n_critic_updates {
+                sum += base.networks.value_gradients(rows, &mut batch, 1.0, grads);
+                adam_of_values.step(&mut base.networks.params[first..], &grads[first..], learning_rate, f64::INFINITY);
+            }
+            figures.push(("value_loss", sum / options.n_critic_updates as f64));
         }
-        base.networks.backward(rows, &base.actions, &mut batch, grads);
-        let learning_rate = options.learning_rate.at(progress);
-        let norm = self.adam.step(&mut base.networks.params, grads, learning_rate, options.max_grad_norm);
         figures.push(("entropy", batch.mean_entropy(rows)));
         if options.baseline {
             figures.push(("explained_variance", explained_variance(&rollout.values, &rollout.returns)));
@@ -236,7 +235,9 @@ impl Agent for Reinforce {
     }
 
     fn persist(&mut self, state: &mut State) -> Result<()> {
-        self.adam.persist(state)?;
+        let [adam, adam_of_values] = &mut self.adams;
+        state.part("policy", |state| adam.persist(state))?;
+        state.part("values", |state| adam_of_values.persist(state))?;
         self.base.persist(state)
     }
 }

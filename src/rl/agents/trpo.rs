@@ -13,7 +13,7 @@ use crate::algo::advantage::normalize;
 use crate::algo::distribution::{categorical_kl, gaussian_kl};
 use crate::algo::natural::{categorical_fisher, conjugate_gradient, gaussian_fisher, trust_region_step};
 use crate::algo::policy::{Clip, clipped_surrogate};
-use crate::algo::value::{ValueLoss, explained_variance, value_loss};
+use crate::algo::value::explained_variance;
 use crate::rl::env::{Episode, VectorEnv};
 use crate::rl::mlp::Adam;
 use crate::rl::observer::ActionSpace;
@@ -241,22 +241,9 @@ impl Trpo {
             for order in self.order.chunks(options.batch_size) {
                 let rows = order.len();
                 batch.gather(rollout, order);
-                base.networks.value(rows, batch);
-                let loss = value_loss(
-                    ValueLoss::Squared,
-                    batch.value.outputs(),
-                    &[],
-                    &batch.returns[..rows],
-                    None,
-                    1.0,
-                    rows as f64,
-                    &mut batch.grad_values[..rows],
-                );
-                let networks = &mut base.networks;
-                let (by_value, cache) = (&batch.grad_values[..rows], &mut batch.value);
-                networks.value.backward(&networks.params, rows, &batch.features, by_value, cache, grads);
-                self.adam.step(&mut networks.params[first..], &grads[first..], learning_rate, f64::INFINITY);
-                (sum, updates) = (sum + loss.loss, updates + 1.0);
+                let loss = base.networks.value_gradients(rows, batch, 1.0, grads);
+                self.adam.step(&mut base.networks.params[first..], &grads[first..], learning_rate, f64::INFINITY);
+                (sum, updates) = (sum + loss, updates + 1.0);
             }
         }
         sum / updates

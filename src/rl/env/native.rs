@@ -59,7 +59,15 @@ impl<D: Dynamics> NativeVec<D> {
             reward_threshold: threshold,
         };
         let width = spec.observation_space.len();
-        Self { spec, dynamics, rngs: generators(0, num_envs), elapsed: vec![0; num_envs], width, is_reset: false, histories: None }
+        Self {
+            spec,
+            dynamics,
+            rngs: generators(0, num_envs),
+            elapsed: vec![0; num_envs],
+            width,
+            is_reset: false,
+            histories: None,
+        }
     }
 
     fn check(&self, actions: Actions<'_>) -> Result<()> {
