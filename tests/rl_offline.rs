@@ -101,7 +101,7 @@ fn a_data_set_is_recorded_and_learned_from() {
         assert!(bytes(&out) == bytes(&resumed), "{agent}");
         assert_eq!(run(&format!("rl eval --policy {out} --episodes 2"))["agent"], agent);
     }
-    let chance = run(&format!("rl record --env Pendulum-v1 --steps 400 --output {data}"));
+    let chance = run(&format!("rl record --env Pendulum-v1 --steps 2000 --output {data}"));
     assert!(chance["mean"].as_f64().is_some_and(|mean| mean < -500.0), "{chance}");
     let refused = training::outcome(training::command(&["rl", "train", "--agent", "cql", "--output_dir", &path("none")]));
     assert!(refused.code == Some(2) && refused.stderr.contains("`dataset` is not set"), "{}", refused.stderr);
