@@ -126,7 +126,8 @@ fn replay() -> ReplayOptions {
 #[test]
 fn continuous_agents_find_the_linear_quadratic_regulator() {
     let (learning_rate, hidden) = (Schedule::constant(1e-3), vec![32, 32]);
-    let td3 = Td3Options { learning_rate, replay: replay(), tau: 0.02, hidden: hidden.clone(), ..Td3Options::default() };
+    let td3 =
+        Td3Options { learning_rate, replay: replay(), tau: 0.02, hidden: hidden.clone(), ..Td3Options::default() };
     regulates("td3", &train(&mut Td3::new(Box::new(Regulator::new(1)), td3, 0).unwrap(), 6000));
     let sac = SacOptions {
         learning_rate,
@@ -270,7 +271,10 @@ fn bits_flip_until_they_are_as_wanted_or_time_is_up() {
         }
     }
     let goals = env.goals().expect("it has goals");
-    assert_eq!((goals.judge(&[1.0, 0.0, 1.0], &[1.0, 0.0, 1.0]), goals.judge(&[1.0; 3], &[0.0; 3])), ((0.0, true), (-1.0, false)));
+    assert_eq!(
+        (goals.judge(&[1.0, 0.0, 1.0], &[1.0, 0.0, 1.0]), goals.judge(&[1.0; 3], &[0.0; 3])),
+        ((0.0, true), (-1.0, false))
+    );
     let error = Dqn::new(make("CartPole-v1", 1, &json!({})), bit_flip(4), 0).err().expect("there are no goals");
     assert!(error.exit_code() == 2 && error.message().contains("has no goals"));
 }

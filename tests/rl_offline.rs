@@ -91,7 +91,9 @@ fn a_data_set_is_recorded_and_learned_from() {
     for agent in ["cql", "iql"] {
         let out = path(agent);
         let flags = "--total_timesteps 200 --net_arch 16 --save_steps 100";
-        run(&format!("rl train --quiet --agent {agent} --env FrozenLake-v1 --dataset {data} {flags} --output_dir {out}"));
+        run(&format!(
+            "rl train --quiet --agent {agent} --env FrozenLake-v1 --dataset {data} {flags} --output_dir {out}"
+        ));
         let resumed = path(&format!("{agent}-resumed"));
         let from = format!("--resume_from_checkpoint {out}/checkpoint-100");
         run(&format!(
@@ -103,7 +105,8 @@ fn a_data_set_is_recorded_and_learned_from() {
     }
     let chance = run(&format!("rl record --env Pendulum-v1 --steps 2000 --output {data}"));
     assert!(chance["mean"].as_f64().is_some_and(|mean| mean < -500.0), "{chance}");
-    let refused = training::outcome(training::command(&["rl", "train", "--agent", "cql", "--output_dir", &path("none")]));
+    let refused =
+        training::outcome(training::command(&["rl", "train", "--agent", "cql", "--output_dir", &path("none")]));
     assert!(refused.code == Some(2) && refused.stderr.contains("`dataset` is not set"), "{}", refused.stderr);
 }
 

@@ -65,10 +65,9 @@ pub fn record(
     }
     let (n, size) = (env.num_envs(), spec.action_space.len());
     let space = ActionSpace::of(&spec);
-    if options.random_actions > 0.0 || policy.is_none() {
-        if let ActionSpace::Continuous { .. } = space {
-            space.bounded("rl record", &spec.id)?;
-        }
+    let draws = options.random_actions > 0.0 || policy.is_none();
+    if draws && matches!(space, ActionSpace::Continuous { .. }) {
+        space.bounded("rl record", &spec.id)?;
     }
     let share = if policy.is_some() { options.random_actions } else { 1.0 };
     let mut actor = policy.map(|policy| policy.actor(n, options.deterministic, options.seed.wrapping_add(1 << 32)));
@@ -140,7 +139,7 @@ impl Dataset {
     /// Writes the file; `env` is for people who look into it
     pub fn save(&self, path: &Path, env: &str) -> Result<()> {
         let n = self.len();
-        let rows = |values: &[f32]| [n, if n == 0 { 0 } else { values.len() / n }];
+        let rows = |values: &[f32]| [n, values.len().checked_div(n).unwrap_or(0)];
         let actions = match &self.actions {
             RecordedActions::Discrete(actions) => Slice::flat(actions),
             RecordedActions::Continuous(actions) => Slice::shaped(&rows(actions), actions),
@@ -176,7 +175,9 @@ impl Dataset {
             terminals: file.read("terminals")?,
         };
         let refuse = |message: String| {
-            Err(Error::usage(message).context(path.display()).hint(format!("it must hold transitions of `{}`", spec.id)))
+            Err(Error::usage(message)
+                .context(path.display())
+                .hint(format!("it must hold transitions of `{}`", spec.id)))
         };
         if n == 0 {
             return refuse("there are no transitions".to_owned());
@@ -207,7 +208,8 @@ impl Dataset {
         {
             return refuse(format!("action `{action}` is out of range"));
         }
-        let continuous = if let RecordedActions::Continuous(actions) = &data.actions { actions.as_slice() } else { &[] };
+        let continuous =
+            if let RecordedActions::Continuous(actions) = &data.actions { actions.as_slice() } else { &[] };
         match seen().chain(&data.rewards).chain(continuous).find(|number| !number.is_finite()) {
             Some(number) => refuse(format!("it holds `{number}`")),
             None => Ok(data),

@@ -105,7 +105,9 @@ impl Priorities {
             *weight = (filled as f64 * self.tree.weight(*slot) / total).powf(-beta) as f32;
             largest = largest.max(*weight);
         }
-        weights.iter_mut().for_each(|weight| *weight /= largest);
+        for weight in weights {
+            *weight /= largest;
+        }
     }
 
     /// Takes the priorities of the filled slots out, or puts them back

@@ -3,9 +3,7 @@
 use super::{off_policy, on_policy, tabular};
 use crate::Result;
 use crate::config::{Falling, RlAgent, RlConfig};
-use crate::rl::agents::{
-    A2c, Agent, Cql, Dqn, Iql, Planner, Ppo, Reinforce, Sac, Schedule, TabularLearner, Td3, Trpo,
-};
+use crate::rl::agents::{A2c, Agent, Cql, Dqn, Iql, Planner, Ppo, Reinforce, Sac, Schedule, TabularLearner, Td3, Trpo};
 use crate::rl::env::VectorEnv;
 
 /// The agent of a config, in these environments

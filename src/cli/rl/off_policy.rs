@@ -4,9 +4,7 @@ use std::path::Path;
 
 use super::agents::schedule;
 use crate::config::{EntropyWeight, RlConfig};
-use crate::rl::agents::{
-    CqlOptions, DqnOptions, IqlOptions, ReplayOptions, SacOptions, Td3Options, Temperature,
-};
+use crate::rl::agents::{CqlOptions, DqnOptions, IqlOptions, ReplayOptions, SacOptions, Td3Options, Temperature};
 use crate::rl::dataset::Dataset;
 use crate::rl::env::EnvSpec;
 use crate::rl::priority::PriorityOptions;

@@ -52,15 +52,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let found = args.random_actions;
         return Err(Error::usage(format!("`--random_actions` must be at least 0 and at most 1, got `{found}`")));
     }
-    let (id, options) = match &args.policy {
-        Some(folder) => {
-            let origin = saved::origin(folder)?;
-            (origin.env, MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs })
-        }
-        None => {
-            let kwargs = parse_kwargs(&args.env_kwargs)?;
-            (args.env.clone().unwrap_or_default(), MakeOptions { max_episode_steps: None, kwargs })
-        }
+    let (id, options) = if let Some(folder) = &args.policy {
+        let origin = saved::origin(folder)?;
+        (origin.env, MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs })
+    } else {
+        let kwargs = parse_kwargs(&args.env_kwargs)?;
+        (args.env.clone().unwrap_or_default(), MakeOptions { max_episode_steps: None, kwargs })
     };
     let mut env = make_vec(&id, AT_ONCE.min(args.steps), &options)?;
     let policy = args.policy.as_ref().map(|folder| saved::load(folder, env.spec())).transpose()?;

@@ -4,6 +4,7 @@
 //! al. 2016, <https://arxiv.org/abs/1511.06581>: a dueling network ends in one value and an advantage for each action,
 //! which are combined linearly, Q = V + A - mean A.
 
+use crate::Result;
 use crate::algo::offline::conservative_term;
 use crate::algo::q;
 use crate::algo::value::ValueLoss;
@@ -12,7 +13,6 @@ use crate::rl::env::rng::Pcg64;
 use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
 use crate::rl::observer::{ActionSpace, Observer};
 use crate::rl::policy::{Head, Policy};
-use crate::Result;
 use crate::rl::replay::Sample;
 use crate::rl::state::State;
 
@@ -182,13 +182,7 @@ impl QLearner {
                 }
             }
         }
-        Policy {
-            observer,
-            actions: ActionSpace::Discrete(self.actions),
-            network,
-            params,
-            head: Head::Values(epsilon),
-        }
+        Policy { observer, actions: ActionSpace::Discrete(self.actions), network, params, head: Head::Values(epsilon) }
     }
 }
 
@@ -267,7 +261,8 @@ mod tests {
             learner.update(&sample, 1e-3);
             (learner.grads, learner.work.errors)
         };
-        let ((both, errors), (first, _), (second, of_second)) = (update([1.0, 1.0]), update([1.0, 0.0]), update([0.0, 1.0]));
+        let ((both, errors), (first, _), (second, of_second)) =
+            (update([1.0, 1.0]), update([1.0, 0.0]), update([0.0, 1.0]));
         assert_eq!(errors, of_second);
         for (both, (first, second)) in both.iter().zip(first.iter().zip(&second)) {
             assert!((both - first - second).abs() < 1e-7);

@@ -182,13 +182,7 @@ impl Half {
 }
 
 impl Learner {
-    pub(super) fn new(
-        width: usize,
-        size: usize,
-        rows: usize,
-        options: &SacOptions,
-        rng: &mut Pcg64,
-    ) -> Result<Self> {
+    pub(super) fn new(width: usize, size: usize, rows: usize, options: &SacOptions, rng: &mut Pcg64) -> Result<Self> {
         let hidden = &options.hidden;
         let widths: Vec<_> = [width].into_iter().chain(hidden.iter().copied()).chain([2 * size]).collect();
         let network = Mlp::new(&widths, Activation::Relu, 0);
@@ -257,7 +251,11 @@ impl Learner {
         let Models { actor: learner, twin, .. } = models;
         rayon::join(
             || learner.step([&first.grads, &second.grads], learning_rate),
-            || if follows { twin.follow(options.tau) },
+            || {
+                if follows {
+                    twin.follow(options.tau);
+                }
+            },
         );
         let entropy = -self.log_probs.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>() / rows;
         [left[0] + right[0], actor.0 + actor.1, temperature, alpha, (left[1] + right[1]) / rows, entropy, norm]
