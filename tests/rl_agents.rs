@@ -10,12 +10,13 @@ use collimate::rl::agents::planning::{
     finite_horizon, finite_horizon_evaluation, policy_evaluation, policy_iteration, start_value, sweep, value_iteration,
 };
 use collimate::rl::agents::{
-    A2c, A2cOptions, Agent, Dqn, DqnOptions, Exploration, Ppo, PpoOptions, Reinforce, ReinforceOptions, Schedule,
-    TabularAgent, TabularMethod, TabularOptions, Trpo, TrpoOptions,
+    A2c, A2cOptions, Agent, Dqn, DqnOptions, Exploration, Ppo, PpoOptions, Reinforce, ReinforceOptions, ReplayOptions,
+    Schedule, TabularAgent, TabularMethod, TabularOptions, Trpo, TrpoOptions,
 };
 use collimate::rl::env::{Kwargs, MakeOptions, VectorEnv, make_vec};
 use collimate::rl::evaluate::play;
 use collimate::rl::policy::Policy;
+use collimate::rl::priority::PriorityOptions;
 use collimate::rl::rollout::Rollout;
 use collimate::rl::saved;
 
@@ -208,16 +209,21 @@ fn the_first_update_of_ppo_is_a_policy_gradient() {
 
 #[test]
 fn dqn_learns_cartpole_in_each_form() {
-    for (double, dueling) in [(false, false), (true, true)] {
+    for (double, dueling, n_steps) in [(false, false, 1), (true, true, 1), (true, false, 3)] {
         let env = make("CartPole-v1", None);
         let options = DqnOptions {
             learning_rate: Schedule::constant(2.3e-3),
-            batch_size: 64,
-            buffer_size: 10_000,
-            learning_starts: 500,
+            replay: ReplayOptions {
+                batch_size: 64,
+                buffer_size: 10_000,
+                learning_starts: 500,
+                train_freq: 128,
+                gradient_steps: Some(32),
+                n_steps,
+                ..ReplayOptions::default()
+            },
+            prioritized: (n_steps > 1).then(PriorityOptions::default),
             target_update_interval: 10,
-            train_freq: 128,
-            gradient_steps: Some(32),
             exploration_fraction: 0.4,
             double,
             dueling,
@@ -226,7 +232,7 @@ fn dqn_learns_cartpole_in_each_form() {
         let policy = train(&mut Dqn::new(env, options, 0).unwrap(), 12_000);
         // 23 is what chance reaches
         let reached = greedy_return(&policy, "CartPole-v1");
-        assert!(reached >= 100.0, "double {double}, dueling {dueling}: {reached}");
+        assert!(reached >= 100.0, "double {double}, dueling {dueling}, {n_steps} steps: {reached}");
     }
 }
 

@@ -63,6 +63,9 @@ fn on_policy_tables_keep_away_from_the_cliff() {
     }
 }
 
+/// Pendulum with networks that take no time
+const SMALL: &str = "--env Pendulum-v1 --net_arch 16 --batch_size 8 --log_interval 250";
+
 #[test]
 fn every_agent_logs_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,11 +77,14 @@ fn every_agent_logs_what_it_has() {
         ("trpo", "--n_steps 256", &["approx_kl", "step_fraction"]),
         ("reinforce", "", &[]),
         ("q_learning", "--env FrozenLake-v1", &["epsilon", "tried_share"]),
+        ("dqn", "", &["loss", "q_value", "grad_norm", "epsilon"]),
+        ("sac", SMALL, &["critic_loss", "actor_loss", "ent_coef", "ent_coef_loss", "entropy", "q_value", "grad_norm"]),
+        ("td3", SMALL, &["critic_loss", "actor_loss", "q_value", "grad_norm"]),
     ] {
         let out = folder.path().join(agent);
         trained(agent, &out, &format!("--total_timesteps 1500 {flags}"));
         let last = rows(&out).pop().unwrap();
-        let network = if agent == "q_learning" { &[][..] } else { &gradients };
+        let network = if ["ppo", "a2c", "trpo", "reinforce"].contains(&agent) { &gradients[..] } else { &[] };
         for name in everywhere.iter().chain(network).chain(more) {
             assert!(number(&last, name).is_finite(), "{agent}: {name}");
         }
@@ -135,7 +141,7 @@ fn several_policies_are_summed_up() {
 }
 
 /// Settings that have everything a resume can get wrong: episodes cut in the middle, running statistics, schedules
-const RESUMED: [(&str, &str); 6] = [
+const RESUMED: [(&str, &str); 11] = [
     (
         "ppo",
         "--env CartPole-v1 --n_envs 3 --n_steps 50 --learning_rate lin_0.001 --total_timesteps 1500 --save_steps 300",
@@ -145,6 +151,11 @@ const RESUMED: [(&str, &str); 6] = [
     ("trpo", "--env Acrobot-v1 --n_steps 150 --n_envs 2 --total_timesteps 1500 --save_steps 300"),
     ("reinforce", "--env CartPole-v1 --n_envs 3 --total_timesteps 1500 --save_steps 300"),
     ("q_learning", "--env FrozenLake-v1 --total_timesteps 4000 --save_steps 1000 --exploration_fraction 0.5"),
+    ("dqn", "--env CartPole-v1 --n_envs 2 --n_steps 3 --buffer_size 300 --total_timesteps 1500 --save_steps 300"),
+    ("dqn", "--env CartPole-v1 --prioritized_replay true --double true --total_timesteps 1500 --save_steps 300"),
+    ("dqn", "--env BitFlip-v0 --n_sampled_goal 4 --train_freq 5 --total_timesteps 1500 --save_steps 303"),
+    ("sac", "--env Pendulum-v1 --net_arch 16 --batch_size 8 --log_interval 30 --total_timesteps 1500 --save_steps 330"),
+    ("td3", "--env Pendulum-v1 --net_arch 16 --batch_size 8 --log_interval 30 --total_timesteps 1500 --save_steps 330"),
 ];
 
 fn checkpoints(out: &Path) -> Vec<u64> {

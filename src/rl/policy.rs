@@ -15,7 +15,14 @@ pub enum Head {
     Gaussian(Vec<f32>),
     /// Action values; at random with this probability where the policy is not deterministic
     Values(f64),
+    /// Means and log standard deviations of a Gaussian, which tanh squashes into the bounds
+    Squashed,
+    /// Actions, which tanh squashes into the bounds
+    Deterministic,
 }
+
+/// log σ of a squashed Gaussian stays within these, as in Stable-Baselines3
+pub const LOG_STD: (f32, f32) = (-20.0, 2.0);
 
 /// A network with what stands before and behind it
 #[derive(Debug, Clone)]
@@ -90,6 +97,20 @@ impl Actor<'_> {
         let outputs = policy.network.forward(&policy.params, rows, &self.features, &mut self.cache);
         let width = policy.network.outputs();
         match (&policy.actions, &policy.head) {
+            (space @ ActionSpace::Continuous { low, .. }, Head::Squashed | Head::Deterministic) => {
+                let size = low.len();
+                for (actions, row) in self.continuous.chunks_exact_mut(size).zip(outputs.chunks_exact(width)) {
+                    for (d, action) in actions.iter_mut().enumerate() {
+                        let mut u = f64::from(row[d]);
+                        if policy.head == Head::Squashed && !self.deterministic {
+                            let log_std = row[size + d].clamp(LOG_STD.0, LOG_STD.1);
+                            u += f64::from(log_std).exp() * random::standard_normal(&mut self.rng);
+                        }
+                        *action = space.scale(d, u.tanh() as f32);
+                    }
+                }
+                Actions::Continuous(&self.continuous)
+            }
             (ActionSpace::Continuous { low, high }, head) => {
                 for (at, (action, mean)) in self.continuous.iter_mut().zip(outputs).enumerate() {
                     *action = *mean;

@@ -3,7 +3,7 @@
 use super::{off_policy, on_policy, tabular};
 use crate::Result;
 use crate::config::{Falling, RlAgent, RlConfig};
-use crate::rl::agents::{A2c, Agent, Dqn, Planner, Ppo, Reinforce, Schedule, TabularLearner, Trpo};
+use crate::rl::agents::{A2c, Agent, Cql, Dqn, Iql, Planner, Ppo, Reinforce, Sac, Schedule, TabularLearner, Td3, Trpo};
 use crate::rl::env::VectorEnv;
 
 /// The agent of a config, in these environments
@@ -24,6 +24,16 @@ pub(super) fn build(config: &RlConfig, env: Box<dyn VectorEnv>) -> Result<Box<dy
         RlAgent::Trpo => Box::new(Trpo::new(env, on_policy::trpo(config)?, seed)?),
         RlAgent::Ppo => Box::new(Ppo::new(env, on_policy::ppo(config)?, seed)?),
         RlAgent::Dqn => Box::new(Dqn::new(env, off_policy::dqn(config), seed)?),
+        RlAgent::Td3 => Box::new(Td3::new(env, off_policy::td3(config), seed)?),
+        RlAgent::Sac => Box::new(Sac::new(env, off_policy::sac(config), seed)?),
+        RlAgent::Cql => {
+            let data = off_policy::dataset(config, env.spec())?;
+            Box::new(Cql::new(env.spec(), &data, off_policy::cql(config), seed)?)
+        }
+        RlAgent::Iql => {
+            let data = off_policy::dataset(config, env.spec())?;
+            Box::new(Iql::new(env.spec(), &data, off_policy::iql(config), seed)?)
+        }
     })
 }
 

@@ -19,7 +19,7 @@ fn entropy_weight(config: &RlConfig) -> Result<f64> {
 pub(super) fn ppo(config: &RlConfig) -> Result<PpoOptions> {
     let (general, keys) = (&config.general, &config.on_policy);
     Ok(PpoOptions {
-        n_steps: keys.n_steps,
+        n_steps: general.n_steps,
         batch_size: general.batch_size,
         n_epochs: keys.n_epochs,
         gamma: general.gamma,
@@ -58,7 +58,7 @@ pub(super) fn reinforce(config: &RlConfig) -> Result<ReinforceOptions> {
 pub(super) fn a2c(config: &RlConfig) -> Result<A2cOptions> {
     let (general, keys) = (&config.general, &config.on_policy);
     Ok(A2cOptions {
-        n_steps: keys.n_steps,
+        n_steps: general.n_steps,
         gamma: general.gamma,
         gae_lambda: keys.gae_lambda,
         learning_rate: schedule(general.learning_rate),
@@ -78,7 +78,7 @@ pub(super) fn trpo(config: &RlConfig) -> Result<TrpoOptions> {
     let (general, keys) = (&config.general, &config.on_policy);
     let target_kl = keys.target_kl.ok_or_else(|| Error::usage("`target_kl` must be a number above 0 for `trpo`"))?;
     Ok(TrpoOptions {
-        n_steps: keys.n_steps,
+        n_steps: general.n_steps,
         batch_size: general.batch_size,
         gamma: general.gamma,
         gae_lambda: keys.gae_lambda,

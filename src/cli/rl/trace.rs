@@ -154,7 +154,7 @@ pub(super) fn trace(args: &TraceArgs) -> Result<()> {
 }
 
 /// `NAME=VALUE` of `--env_kwargs`; a value that is not JSON is a text
-fn parse_kwargs(entries: &[String]) -> Result<Kwargs> {
+pub(super) fn parse_kwargs(entries: &[String]) -> Result<Kwargs> {
     let parse = |entry: &String| match entry.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));

@@ -25,6 +25,14 @@ config_choice! {
         Ppo = "ppo",
         /// Deep Q-network
         Dqn = "dqn",
+        /// Twin delayed deep deterministic policy gradient
+        Td3 = "td3",
+        /// Soft actor-critic
+        Sac = "sac",
+        /// Conservative Q-learning on a data set
+        Cql = "cql",
+        /// Implicit Q-learning on a data set
+        Iql = "iql",
     }
 }
 
@@ -66,11 +74,11 @@ impl RlAgent {
             },
             Self::Reinforce => AgentSpec {
                 headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "Critic", "REINFORCE"],
-                without: &["batch_size", "n_steps", "gae_lambda", "vf_coef"],
+                without: &["batch_size", "gae_lambda", "vf_coef"],
                 defaults: &[("learning_rate", "0.003")],
             },
             Self::A2c => AgentSpec {
-                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "A2C"],
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "On-policy rollouts", "A2C"],
                 without: &["batch_size"],
                 defaults: &[
                     ("log_interval", "100"),
@@ -81,19 +89,60 @@ impl RlAgent {
                 ],
             },
             Self::Trpo => AgentSpec {
-                headings: &["Checkpoints", "Networks", "On-policy rollouts", "Trust region", "Critic", "TRPO"],
+                headings: &["Checkpoints", "Steps", "Networks", "On-policy rollouts", "Trust region", "Critic", "TRPO"],
                 without: &["max_grad_norm", "vf_coef"],
                 defaults: &[("learning_rate", "0.001"), ("batch_size", "128"), ("target_kl", "0.01")],
             },
             Self::Ppo => AgentSpec {
-                headings: &["Checkpoints", "Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "On-policy rollouts", "Trust region", "PPO"],
                 without: &[],
                 defaults: &[],
             },
             Self::Dqn => AgentSpec {
-                headings: &["Networks", "Exploration", "Replay", "DQN"],
+                headings: &["Checkpoints", "Steps", "Networks", "Exploration", "Replay", "Targets", "DQN"],
                 without: &[],
-                defaults: &[("learning_rate", "0.0001"), ("batch_size", "32"), ("max_grad_norm", "10")],
+                defaults: &[
+                    ("learning_rate", "0.0001"),
+                    ("n_steps", "1"),
+                    ("batch_size", "32"),
+                    ("max_grad_norm", "10"),
+                    ("tau", "1"),
+                    ("target_update_interval", "10000"),
+                ],
+            },
+            Self::Td3 => AgentSpec {
+                headings: &["Checkpoints", "Steps", "Networks", "Replay", "Targets", "TD3"],
+                without: &["max_grad_norm", "target_update_interval"],
+                defaults: &[
+                    ("log_interval", "100"),
+                    ("learning_rate", "0.001"),
+                    ("n_steps", "1"),
+                    ("net_arch", "[400, 300]"),
+                    ("batch_size", "256"),
+                    ("train_freq", "1"),
+                ],
+            },
+            Self::Sac => AgentSpec {
+                headings: &["Checkpoints", "Steps", "Networks", "Entropy", "Replay", "Targets", "SAC"],
+                without: &["max_grad_norm"],
+                defaults: &[
+                    ("log_interval", "100"),
+                    ("n_steps", "1"),
+                    ("net_arch", "[256, 256]"),
+                    ("batch_size", "256"),
+                    ("ent_coef", "auto"),
+                    ("train_freq", "1"),
+                ],
+            },
+            Self::Cql => AgentSpec {
+                headings: &["Checkpoints", "Networks", "Targets", "Data set", "CQL"],
+                without: &["n_envs", "target_update_interval"],
+                defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256"), ("max_grad_norm", "10")],
+            },
+            Self::Iql => AgentSpec {
+                headings: &["Checkpoints", "Networks", "Targets", "Data set", "IQL"],
+                without: &["n_envs", "max_grad_norm", "target_update_interval"],
+                defaults: &[("net_arch", "[256, 256]"), ("batch_size", "256")],
             },
         }
     }

@@ -18,7 +18,7 @@ config_keys! {
             max_episode_steps: Option<usize> = None, Range::within(1.0, 4_000_000_000.0);
             /// Environments that are stepped together
             n_envs: usize = 1, Range::at_least(1.0);
-            /// Steps of all environments together
+            /// Steps of all environments together; updates of cql and iql
             total_timesteps: u64 = 100_000, Range::at_least(1.0);
             /// Seed of networks, actions and environments
             seed: u64 = 0;
@@ -49,6 +49,10 @@ config_keys! {
             /// γ
             gamma: f64 = 0.99, Range::within(0.0, 1.0);
         }
+        "Steps" {
+            /// Steps of each environment before an update of a2c, trpo and ppo; of a return of dqn, td3 and sac
+            n_steps: usize = 2048, Range::at_least(1.0);
+        }
         "Networks" {
             /// Widths of the hidden layers
             net_arch: Vec<usize> = vec![64, 64], Range::at_least(1.0);
@@ -58,7 +62,7 @@ config_keys! {
             max_grad_norm: f64 = 0.5, Range::above(0.0);
         }
         "Entropy" {
-            /// Weight of the entropy
+            /// Weight of the entropy; sac also takes `auto`
             ent_coef: EntropyWeight = EntropyWeight::Fixed(0.0);
         }
         "Exploration" {

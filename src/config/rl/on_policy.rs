@@ -8,8 +8,6 @@ config_keys! {
     /// Keys of on-policy agents
     pub struct OnPolicyKeys {
         "On-policy rollouts" {
-            /// Steps of each environment before an update
-            n_steps: usize = 2048, Range::at_least(1.0);
             /// λ of generalised advantage estimation
             gae_lambda: f64 = 0.95, Range::within(0.0, 1.0);
             /// Weight of the value loss

@@ -5,28 +5,42 @@
 //! | [`planning`] and [`planner`], which know the model | policy evaluation, value iteration, policy iteration |
 //! | [`tabular`], on finite environments | Q-learning, SARSA, expected SARSA, with an [`Exploration`] |
 //! | [`reinforce`], [`a2c`], [`trpo`], [`ppo`], on-policy | REINFORCE with a baseline, A2C, TRPO, PPO |
-//! | [`dqn`], off-policy | DQN, double, dueling |
+//! | [`dqn`], off-policy, discrete | DQN; double, dueling, prioritised, n-step, with hindsight |
+//! | [`td3`], [`sac`], off-policy, continuous | TD3, SAC |
+//! | [`cql`], [`iql`], from a data set | CQL with discrete actions, IQL with both kinds |
 
 pub mod a2c;
+pub mod cql;
 pub mod dqn;
+pub mod iql;
 pub mod planner;
 pub mod planning;
 pub mod ppo;
 pub mod reinforce;
+pub mod sac;
 pub mod tabular;
+pub mod td3;
 pub mod trpo;
 
 mod actor_critic;
+mod collector;
 mod exploration;
 mod on_policy;
+mod q_learner;
+mod twin;
 
 pub use a2c::{A2c, A2cOptions};
+pub use collector::ReplayOptions;
+pub use cql::{Cql, CqlOptions};
 pub use dqn::{Dqn, DqnOptions};
 pub use exploration::Exploration;
+pub use iql::{Iql, IqlOptions};
 pub use planner::{Planner, PlanningMethod};
 pub use ppo::{Ppo, PpoOptions};
 pub use reinforce::{Reinforce, ReinforceOptions};
+pub use sac::{Sac, SacOptions, Temperature};
 pub use tabular::{TabularAgent, TabularLearner, TabularMethod, TabularOptions, TabularSchedule};
+pub use td3::{Td3, Td3Options};
 pub use trpo::{Trpo, TrpoOptions};
 
 use super::env::Episode;

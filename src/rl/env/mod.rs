@@ -9,6 +9,7 @@
 //! last one led to. Termination (the task is over) and truncation (time is up) stay apart: only the first means that
 //! nothing follows.
 
+mod bit_flip;
 mod classic_control;
 mod history;
 mod kwargs;
@@ -28,6 +29,8 @@ pub use registry::{Listing, MakeOptions, listing, make_vec};
 pub use space::{BoxSpace, Space};
 pub use statistics::{Episode, EpisodeStatistics};
 pub use tabular::Tabular;
+
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 
@@ -144,4 +147,21 @@ pub trait VectorEnv {
     fn tabular(&self) -> Option<&Tabular> {
         None
     }
+
+    /// Where a goal is part of the observations, how it is read and judged
+    fn goals(&self) -> Option<&dyn Goals> {
+        None
+    }
+}
+
+/// How a goal stands in an observation, and what is right for another one
+pub trait Goals {
+    /// The numbers of an observation that say what is achieved
+    fn achieved(&self) -> Range<usize>;
+
+    /// The numbers that say what is desired, as many
+    fn desired(&self) -> Range<usize>;
+
+    /// Reward of achieving this where that is desired, and whether the task is over then
+    fn judge(&self, achieved: &[f32], desired: &[f32]) -> (f64, bool);
 }

@@ -2,7 +2,7 @@
 
 use super::history::History;
 use super::rng::Pcg64;
-use super::{Actions, EnvSpec, Space, Tabular, VecStep, VectorEnv};
+use super::{Actions, EnvSpec, Goals, Space, Tabular, VecStep, VectorEnv};
 use crate::error::{Error, Result};
 
 /// The laws of one environment, applied to N of them: states are columns, one per quantity
@@ -21,6 +21,10 @@ pub(super) trait Dynamics {
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Pcg64], out: &mut VecStep);
 
     fn tabular(&self) -> Option<&Tabular> {
+        None
+    }
+
+    fn goals(&self) -> Option<&dyn Goals> {
         None
     }
 }
@@ -165,6 +169,10 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
 
     fn tabular(&self) -> Option<&Tabular> {
         self.dynamics.tabular()
+    }
+
+    fn goals(&self) -> Option<&dyn Goals> {
+        self.dynamics.goals()
     }
 
     fn keep_history(&mut self) -> Result<()> {
