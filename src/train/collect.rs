@@ -1,3 +1,4 @@
+        self.queries += rollout.len() as u64;
 //! Prompts to a scored [`Rollout`]: what every online trainer begins its step with.
 
 use std::path::Path;
@@ -28,6 +29,8 @@ pub struct Collector {
     max_new_tokens: usize,
     /// None where every replayed row brings its rewards
     rewards: Option<Rewards>,
+    /// Completions judged since somebody asked
+    queries: u64,
 }
 
 /// A row of `replay_completions`
@@ -127,7 +130,7 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards })
+        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards, queries: 0 })
     }
 
     /// Prompts there are
@@ -143,6 +146,11 @@ impl Collector {
     /// Whether completions come from a file
     pub fn replays(&self) -> bool {
         self.replay.is_some()
+    }
+
+    /// Completions judged since the last call: what a comparison at equal reward queries counts
+    pub fn take_queries(&mut self) -> u64 {
+        std::mem::take(&mut self.queries)
     }
 
     /// Token ids of a prompt
