@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
+#[path = "common/html.rs"]
+mod html;
 #[path = "common/training.rs"]
 mod training;
 
@@ -81,10 +83,7 @@ fn a_classical_comparison_from_start_to_page() {
 
     // The page carries what it shows, and the figures lie beside it
     let page = fs::read_to_string(out.join("compare.html")).unwrap();
-    assert!(page.contains(r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#));
-    for outside in ["http://", "https://", "src=", "href=", "url(", "@import", "<script", "<link"] {
-        assert!(!page.contains(outside), "the page holds `{outside}`");
-    }
+    html::check(&page);
     let figures = training::listing(&out.join("figures"));
     assert_eq!(figures, [
         "final.svg",

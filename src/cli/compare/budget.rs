@@ -2,6 +2,8 @@
 
 use crate::cli::rl_agents::TRAIN;
 use crate::config::{GrpoKeys, OnlineKeys, RlooKeys, TrainKeys, Value, Values};
+use crate::data::{ReadOptions, read_dataset};
+use crate::model::hub::Hub;
 use crate::{Error, Result};
 
 /// What is counted
@@ -73,14 +75,10 @@ impl Budget {
             Unit::Timesteps => ("total_timesteps".to_owned(), number(self.amount)),
             Unit::Steps => ("max_steps".to_owned(), number(self.amount)),
             Unit::RewardQueries => {
-                let (queries, steps) = queries(command, values)?;
-                let steps = self.amount * steps / queries;
+                let steps = steps_within(self.amount, command, values)?;
                 if steps == 0 {
-                    return Err(Error::usage(format!(
-                        "{} reward queries are less than one step, which takes {queries}",
-                        self.amount
-                    ))
-                    .hint("a smaller batch, or a larger budget"));
+                    return Err(Error::usage(format!("{} reward queries are less than the first step takes", self.amount))
+                        .hint("a smaller batch, or a larger budget"));
                 }
                 ("max_steps".to_owned(), number(steps))
             }
@@ -121,16 +119,55 @@ impl Budget {
 
 const ONLINE: [&str; 5] = ["ppo", "grpo", "rloo", "online_dpo", "grl"];
 
-/// How many completions are judged in how many optimiser steps
-fn queries(command: &str, values: &Values) -> Result<(u64, u64)> {
+/// The most optimiser steps in which no more completions are judged than `budget`
+fn steps_within(budget: u64, command: &str, values: &Values) -> Result<u64> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
-    let batch = (train.per_device_train_batch_size * train.gradient_accumulation_steps) as u64;
+    let (batch, accumulation) = (train.per_device_train_batch_size, train.gradient_accumulation_steps);
+    let each = online.num_generations;
+    let of_groups = |iterations: usize| budget * iterations as u64 / (batch * accumulation) as u64;
     Ok(match command {
-        // A batch of prompts
-        "ppo" => (batch * online.num_generations as u64, 1),
         // A batch of completions, gone through several times
-        "grpo" => (batch, GrpoKeys::from_values(values)?.num_iterations as u64),
-        "rloo" => (batch, RlooKeys::from_values(values)?.num_iterations as u64),
-        _ => (batch, 1),
+        "grpo" => of_groups(GrpoKeys::from_values(values)?.num_iterations),
+        "rloo" => of_groups(RlooKeys::from_values(values)?.num_iterations),
+        "online_dpo" => of_groups(1),
+        // Batches of prompts, the last one of an epoch smaller: PPO counts prompts, GRL completions
+        "ppo" => steps_of_prompts(budget, prompts(&train, &online)?, batch * accumulation, each),
+        _ => steps_of_prompts(budget, prompts(&train, &online)?, batch / each * accumulation, each),
     })
+}
+
+/// Prompts in the dataset of a run
+fn prompts(train: &TrainKeys, online: &OnlineKeys) -> Result<usize> {
+    let columns = train.columns.iter().map(|(found, expected)| (found.to_owned(), expected.clone())).collect();
+    let (config, split) = (train.dataset_config.clone(), train.dataset_train_split.clone());
+    let (name, options) = match &online.replay_completions {
+        Some(path) => (path.as_str(), ReadOptions::default()),
+        None => (train.dataset()?, ReadOptions { split, config, columns }),
+    };
+    let path = Hub::from_env(train.offline)?.dataset(name, None, train.dataset_config.as_deref())?;
+    Ok(read_dataset(&path, &options)?.rows.len())
+}
+
+/// Steps of `per_step` prompts, `each` completions of a prompt, through a dataset again and again
+fn steps_of_prompts(budget: u64, prompts: usize, per_step: usize, each: usize) -> u64 {
+    let per_step = per_step.max(1);
+    let (epoch, steps) = ((prompts * each) as u64, prompts.div_ceil(per_step) as u64);
+    let within = (budget % epoch) / (per_step.min(prompts) * each) as u64;
+    budget / epoch * steps + within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_step_of_an_epoch_may_be_smaller() {
+        // 10 prompts in steps of 4, 4 and 2, twice each: 8, 16, 20, 28, 36, 40 completions
+        let expected = [(7, 0), (8, 1), (15, 1), (16, 2), (19, 2), (20, 3), (27, 3), (28, 4), (40, 6), (100, 15)];
+        for (budget, steps) in expected {
+            assert_eq!(steps_of_prompts(budget, 10, 4, 2), steps, "{budget}");
+        }
+        // Fewer prompts than a step asks for
+        assert_eq!(steps_of_prompts(6400, 20, 320, 16), 20);
+    }
 }

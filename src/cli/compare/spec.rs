@@ -127,6 +127,7 @@ impl Spec {
             for task in &tasks {
                 let merged = merge([&common, &task.keys, &keys]);
                 refuse_own(&merged).map_err(located)?;
+                let keys = at_budget(command, merged, &budget).map_err(located)?;
                 for &seed in &seeds {
                     let folder = [folder_name(&name), folder_name(&task.name)].into_iter().filter(|part| !part.is_empty());
                     let folder = folder.fold(output_dir.join("cells"), |path, part| path.join(part));
@@ -135,7 +136,7 @@ impl Spec {
                         return Err(located(Error::usage(format!("its folder `{}` is another run's too", folder.display()))
                             .hint("names that differ in more than special characters have folders of their own")));
                     }
-                    let config = config(command, &merged, seed, &folder, &budget).map_err(located)?;
+                    let config = config(command, &keys, seed, &folder).map_err(located)?;
                     cells.push(Cell {
                         algorithm: name.clone(),
                         task: task.name.clone(),
@@ -287,18 +288,21 @@ fn refuse_own(keys: &Map) -> Result<()> {
     }
 }
 
-/// The config of one cell, whose keys are known and fit the budget
-fn config(command: &CommandSpec, keys: &Map, seed: u64, folder: &Path, budget: &Budget) -> Result<String> {
-    let mut keys = keys.clone();
+/// The keys of a run that spends the budget; they are known to its command
+fn at_budget(command: &CommandSpec, mut keys: Map, budget: &Budget) -> Result<Map> {
     if command.name != TRAIN.name && !keys.iter().any(|(key, _)| key == "logging_steps") {
         keys.push(("logging_steps".to_owned(), Value::Number(LOGGING_STEPS.to_owned())));
     }
     let (values, _) = command.load(None, keys.iter().cloned())?;
     keys.push(budget.key(command.name, &values)?);
+    Ok(keys)
+}
+
+/// The config of one cell
+fn config(command: &CommandSpec, keys: &Map, seed: u64, folder: &Path) -> Result<String> {
+    let mut keys = keys.clone();
     keys.push(("seed".to_owned(), Value::Number(seed.to_string())));
     keys.push(("output_dir".to_owned(), Value::text(folder.display().to_string())));
-    // Again with these, for what the last keys forbid
-    command.load(None, keys.iter().cloned())?;
     Ok(format!("# collimate {} --config THIS_FILE\n{}", command.name, to_yaml(keys)?))
 }
 
@@ -314,15 +318,19 @@ fn folder_name(name: &str) -> String {
 mod tests {
     use super::*;
 
+    /// `PROMPTS` stands for a file of ten
     fn read(text: &str) -> Result<Spec> {
         let folder = tempfile::tempdir().unwrap();
+        let prompts = folder.path().join("prompts.jsonl");
+        std::fs::write(&prompts, "{\"prompt\": \"p\"}\n".repeat(10)).unwrap();
+        let text = text.replace("PROMPTS", prompts.to_str().unwrap());
         let path = folder.path().join("compare.yaml");
         std::fs::write(&path, text).unwrap();
         Spec::read(&path, None)
     }
 
     const LANGUAGE: &str = "output_dir: out\nseeds: [3, 5]\nbudget: {reward_queries: 100}\n\
-        common: {model_name_or_path: m, dataset_name: d, reward_funcs: length, per_device_train_batch_size: 4}\n";
+        common: {model_name_or_path: m, dataset_name: PROMPTS, reward_funcs: length, per_device_train_batch_size: 4}\n";
 
     #[test]
     fn cells_are_ordinary_configs_at_one_budget() {
@@ -340,8 +348,9 @@ mod tests {
         ]);
         assert_eq!(spec.cells[3].folder, Path::new("out/cells/twice/seed-5"));
         assert_eq!(spec.cells[3].config_file(), Path::new("out/cells/twice/seed-5.yaml"));
-        // PPO asks 4 prompts × 2 a step, GRPO 4 completions every other step, GRL 4 completions a step
-        for (cell, steps) in [(1, 12), (3, 50), (5, 25)] {
+        // PPO asks 4, 4 and 2 prompts twice each: five epochs of 20. GRPO asks 4 completions every other step, GRL 2 prompts
+        // twice each
+        for (cell, steps) in [(1, 15), (3, 50), (5, 25)] {
             let values = Values::from_yaml(&spec.cells[cell].config, "cell").unwrap();
             assert_eq!(values.get("max_steps").unwrap().0.as_scalar(), Some(steps.to_string().as_str()));
             assert_eq!(values.get("seed").unwrap().0.as_scalar(), Some("5"));
@@ -370,7 +379,7 @@ mod tests {
             ("runs: {ppo: 3}", "run `ppo`: must be a map of keys to values, got `3`"),
             ("runs: {ppo: {}}\nruns_: 3", "compare.yaml:6:1: unknown key `runs_` for `compare`"),
             ("runs: {a b: {command: ppo}, a-b: {command: ppo}}", "is another run's too"),
-            ("runs: {ppo: {num_generations: 1000}}", "100 reward queries are less than one step"),
+            ("runs: {ppo: {num_generations: 1000}}", "100 reward queries are less than the first step takes"),
             ("seed: 3", "unknown key `seed` for `compare`"),
             ("metric: reward", "`runs` is not set"),
         ] {
