@@ -51,7 +51,11 @@ fn a_classical_comparison_from_start_to_page() {
     let out = folder.path().join("out");
     let first = compare(folder.path(), CLASSICAL, &["--jobs", "2"]);
     ok(&first);
-    assert!(first.stdout.contains("P(row > column)") && first.stdout.trim_end().ends_with("compare.html"), "{}", first.stdout);
+    assert!(
+        first.stdout.contains("P(row > column)") && first.stdout.trim_end().ends_with("compare.html"),
+        "{}",
+        first.stdout
+    );
     assert!(first.stderr.contains("2 runs of an algorithm are few"), "{}", first.stderr);
 
     // Its curves are those of the cells
@@ -85,16 +89,23 @@ fn a_classical_comparison_from_start_to_page() {
     let page = fs::read_to_string(out.join("compare.html")).unwrap();
     html::check(&page);
     let figures = training::listing(&out.join("figures"));
-    assert_eq!(figures, [
-        "final.svg",
-        "performance_profile.svg",
-        "probability_of_improvement.svg",
-        "sample_efficiency.svg",
-        "to_threshold.svg"
-    ]);
+    assert_eq!(
+        figures,
+        [
+            "final.svg",
+            "performance_profile.svg",
+            "probability_of_improvement.svg",
+            "sample_efficiency.svg",
+            "to_threshold.svg"
+        ]
+    );
     assert_eq!(page.matches("<svg").count(), figures.len());
     let figure = fs::read_to_string(out.join("figures/sample_efficiency.svg")).unwrap();
-    assert!(figure.contains("xmlns=\"http://www.w3.org/2000/svg\"") && figure.contains("<polygon") && figure.contains("dqn"));
+    assert!(
+        figure.contains("xmlns=\"http://www.w3.org/2000/svg\"")
+            && figure.contains("<polygon")
+            && figure.contains("dqn")
+    );
     let table = fs::read_to_string(out.join("runs.csv")).unwrap();
     assert_eq!(table.lines().count(), 5);
     assert_eq!(fs::read_to_string(out.join("compare.csv")).unwrap().lines().count(), 3);
@@ -113,7 +124,11 @@ fn a_classical_comparison_from_start_to_page() {
     let second = compare(folder.path(), CLASSICAL, &[]);
     ok(&second);
     assert!(second.stderr.contains("3 of 4 runs are done already"), "{}", second.stderr);
-    assert!(second.stderr.contains("ppo, seed 1 begins") && !second.stderr.contains("seed 0 begins"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("ppo, seed 1 begins") && !second.stderr.contains("seed 0 begins"),
+        "{}",
+        second.stderr
+    );
     assert_eq!((modified(&kept), bytes(&out.join("compare.json"))), before);
     assert!(gone.is_file());
 
@@ -145,7 +160,9 @@ runs:
 ";
     let found = compare(folder.path(), config, &["--jobs", "2"]);
     assert_eq!(found.code, Some(1), "{}", found.stderr);
-    assert!(found.stderr.contains("error: 2 of 4 runs failed: fails, seed 0 (") && found.stderr.contains("NoSuchPole-v7"));
+    assert!(
+        found.stderr.contains("error: 2 of 4 runs failed: fails, seed 0 (") && found.stderr.contains("NoSuchPole-v7")
+    );
     assert!(cell(folder.path(), "works/seed-1/summary.json").is_file());
     let json = json(&folder.path().join("out/compare.json"));
     assert_eq!((&json["algorithms"][1]["failed"], &json["algorithms"][1]["iqm"]["point"]), (&2.into(), &0.0.into()));

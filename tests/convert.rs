@@ -70,7 +70,11 @@ fn rows_survive_every_file_type() {
     let (folder, path) = file(&nested);
     let refused = convert(&["--from", text(&path), "--to", text(&folder.path().join("out.csv"))]);
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("rows.jsonl:1: `messages` is a list, which a CSV file cannot hold"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("rows.jsonl:1: `messages` is a list, which a CSV file cannot hold"),
+        "{}",
+        refused.stderr
+    );
 }
 
 fn converted(rows: &[Value], format: &str) -> Vec<Value> {
@@ -88,11 +92,17 @@ fn formats_become_each_other() {
     let one = std::slice::from_ref::<Value>;
     assert_eq!(converted(one(&pair), "implicit_preference"), one(&implicit));
     assert_eq!(converted(one(&implicit), "preference"), one(&pair));
-    assert_eq!(converted(one(&implicit), "unpaired-preference"), [
-        json!({"prompt": "The sky is", "completion": " blue.", "label": true, "id": 7}),
-        json!({"prompt": "The sky is", "completion": " green.", "label": false, "id": 7}),
-    ]);
-    assert_eq!(converted(one(&pair), "prompt_completion"), [json!({"prompt": "The sky is", "completion": " blue.", "id": 7})]);
+    assert_eq!(
+        converted(one(&implicit), "unpaired-preference"),
+        [
+            json!({"prompt": "The sky is", "completion": " blue.", "label": true, "id": 7}),
+            json!({"prompt": "The sky is", "completion": " green.", "label": false, "id": 7}),
+        ]
+    );
+    assert_eq!(
+        converted(one(&pair), "prompt_completion"),
+        [json!({"prompt": "The sky is", "completion": " blue.", "id": 7})]
+    );
     assert_eq!(converted(one(&pair), "language_modeling"), [json!({"text": "The sky is blue.", "id": 7})]);
     assert_eq!(converted(one(&pair), "prompt_only"), [json!({"prompt": "The sky is", "id": 7})]);
     let judged = [
@@ -109,18 +119,25 @@ fn formats_become_each_other() {
     assert_eq!(converted(one(&answered), "language_modeling"), one(&chat));
 
     let (folder, path) = file(&[json!({"text": "no prompt to be found"})]);
-    let refused = convert(&["--from", text(&path), "--to", text(&folder.path().join("x.jsonl")), "--format", "preference"]);
+    let refused =
+        convert(&["--from", text(&path), "--to", text(&folder.path().join("x.jsonl")), "--format", "preference"]);
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("is language modelling, standard, which does not hold `preference`"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("is language modelling, standard, which does not hold `preference`"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
 fn chatml_names_are_those_of_trl() {
-    let rows = [json!({"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}], "id": 1})];
+    let rows =
+        [json!({"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}], "id": 1})];
     let (folder, path) = file(&rows);
     let to = folder.path().join("out.jsonl");
     ok(&["--from", text(&path), "--to", text(&to), "--chatml"]);
-    let expected = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "id": 1});
+    let expected =
+        json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "id": 1});
     assert_eq!(Value::Object(fields(&to).remove(0)), expected);
 }
 
@@ -139,13 +156,15 @@ fn columns_are_renamed_and_files_are_spared() {
 
 #[test]
 fn a_split_keeps_the_rows_of_a_prompt_together() {
-    let rows: Vec<Value> = (0..200).map(|i| json!({"prompt": format!("p{}", i / 4), "completion": format!("c{i}")})).collect();
+    let rows: Vec<Value> =
+        (0..200).map(|i| json!({"prompt": format!("p{}", i / 4), "completion": format!("c{i}")})).collect();
     let (folder, path) = file(&rows);
     let to = folder.path().join("out.jsonl");
     ok(&["--from", text(&path), "--to", text(&to), "--split", "0.75", "--seed", "1"]);
     let [train, test] = ["train", "test"].map(|part| fields(&folder.path().join(format!("out.{part}.jsonl"))));
     assert_eq!((train.len(), test.len()), (152, 48));
-    let prompts = |rows: &[Map<String, Value>]| rows.iter().map(|row| row["prompt"].to_string()).collect::<BTreeSet<_>>();
+    let prompts =
+        |rows: &[Map<String, Value>]| rows.iter().map(|row| row["prompt"].to_string()).collect::<BTreeSet<_>>();
     assert!(prompts(&train).is_disjoint(&prompts(&test)));
 
     // Neither the order of the rows nor new ones move a prompt that is far from the cut; another seed does

@@ -60,7 +60,7 @@ const ASSISTANT: &str = "\n\nAssistant:";
 
 /// How this conversation becomes text
 enum Form {
-    Template(ChatTemplate),
+    Template(Box<ChatTemplate>),
     Dialogue,
     Continue,
 }
@@ -69,7 +69,9 @@ impl Form {
     fn of(format: Format, source: &ModelSource) -> Result<Self> {
         let template = source.tokenizer.chat_template_source(false).is_some();
         Ok(match format {
-            Format::Auto | Format::Template if template => Self::Template(source.tokenizer.chat_template(false)?),
+            Format::Auto | Format::Template if template => {
+                Self::Template(Box::new(source.tokenizer.chat_template(false)?))
+            }
             Format::Template => {
                 return Err(Error::usage("`format` cannot be `template`: the tokenizer has no chat template")
                     .hint("`--format dialogue` or `--format continue`"));
@@ -221,7 +223,9 @@ impl Chat<'_> {
             let ids = self.ids()?;
             if ids.len() + room <= positions {
                 if forgotten > 0 {
-                    tracing::warn!("the conversation is longer than the model's {positions} positions: its {forgotten} oldest turns are forgotten");
+                    tracing::warn!(
+                        "the conversation is longer than the model's {positions} positions: its {forgotten} oldest turns are forgotten"
+                    );
                 }
                 return Ok(ids);
             }
@@ -241,7 +245,8 @@ impl Chat<'_> {
             Form::Template(template) => {
                 let message = |role: &str, text: &str| json!({"role": role, "content": text});
                 let system = self.system.iter().map(|text| message("system", text));
-                let turns = self.turns.iter().map(|(user, text)| message(if *user { "user" } else { "assistant" }, text));
+                let turns =
+                    self.turns.iter().map(|(user, text)| message(if *user { "user" } else { "assistant" }, text));
                 let messages: Vec<Value> = system.chain(turns).collect();
                 let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
                 let ids = self.source.tokenizer.encode_rendered(&template.render(&messages, &options)?)?;

@@ -55,14 +55,11 @@ pub struct Args {
 
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
-    match &args.config {
-        Some(config) => run_cells(config, &args),
-        None => {
-            let (algorithms, question) = existing::read(&args)?;
-            let folder = args.output_dir.clone().unwrap_or_else(|| PathBuf::from("compare"));
-            write(&folder, algorithms, &question)
-        }
+    if let Some(config) = &args.config {
+        return run_cells(config, &args);
     }
+    let (algorithms, question) = existing::read(&args)?;
+    write(args.output_dir.as_deref().unwrap_or(Path::new("compare")), algorithms, &question)
 }
 
 fn run_cells(config: &Path, args: &Args) -> Result<()> {
@@ -101,9 +98,8 @@ fn run_cells(config: &Path, args: &Args) -> Result<()> {
     if let Err(error) = written {
         tracing::warn!("{}", error.message());
     }
-    Err(Error::run(format!("{} of {} runs failed: {}", failed.len(), spec.cells.len(), failed.join("; "))).hint(
-        "each run's own words are in the `.log` beside its folder; the same command tries the failed ones again",
-    ))
+    Err(Error::run(format!("{} of {} runs failed: {}", failed.len(), spec.cells.len(), failed.join("; ")))
+        .hint("each run's own words are in the `.log` beside its folder; the same command tries the failed ones again"))
 }
 
 fn failure((cell, outcome): (&Cell, &Outcome)) -> Option<String> {
@@ -112,14 +108,13 @@ fn failure((cell, outcome): (&Cell, &Outcome)) -> Option<String> {
 
 /// A cell as the comparison takes it
 fn measured(cell: &Cell, outcome: &Outcome, metric: &str, x: &str) -> Result<comparison::Cell> {
-    let curve = match outcome {
-        Some(_) => LearningCurve::default(),
-        None => {
-            let run = Run::read(&cell.folder)?;
-            let curve = curve_of(&run, metric, x)?;
-            cell.range.map_or(curve.clone(), |range| curve.normalised(range))
-        }
-    };
+    let mut curve = LearningCurve::default();
+    if outcome.is_none() {
+        curve = curve_of(&Run::read(&cell.folder)?, metric, x)?;
+    }
+    if let Some(range) = cell.range {
+        curve = curve.normalised(range);
+    }
     Ok(comparison::Cell {
         task: cell.task.clone(),
         label: format!("seed {}", cell.seed),

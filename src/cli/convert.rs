@@ -124,10 +124,9 @@ mod tests {
 
     #[test]
     fn parts_are_named_after_their_split() {
-        for (name, expected) in [
-            ("a/reviews.jsonl", "a/reviews.train.jsonl"),
-            ("reviews.v2.csv.gz", "reviews.v2.train.csv.gz"),
-        ] {
+        for (name, expected) in
+            [("a/reviews.jsonl", "a/reviews.train.jsonl"), ("reviews.v2.csv.gz", "reviews.v2.train.csv.gz")]
+        {
             assert_eq!(part_of(Path::new(name), "train"), Path::new(expected));
         }
     }

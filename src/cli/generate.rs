@@ -165,7 +165,9 @@ fn streamed(args: &Args, source: &ModelSource, texts: &[(String, Option<Place>)]
         return Err(Error::usage(format!("`stream` takes one prompt, got {}", texts.len())).hint("use `--prompt TEXT`"));
     };
     if args.json || args.num_return_sequences > 1 {
-        return Err(Error::usage("`stream` prints one text as it is made: it excludes `json` and `num_return_sequences`"));
+        return Err(Error::usage(
+            "`stream` prints one text as it is made: it excludes `json` and `num_return_sequences`",
+        ));
     }
     let ids = encode(prompt, source)?;
     let model = source.load_packed(args.sampling.precision())?;

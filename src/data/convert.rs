@@ -37,11 +37,10 @@ pub fn convert(dataset: &Dataset, kind: Kind) -> Result<(Dataset, usize)> {
     let made = makes(format);
     if !made.contains(&kind) {
         let names: Vec<String> = made.iter().map(|kind| format!("`{}`", name(*kind))).collect();
-        let error = Error::usage(format!("`{}` is {format}, which does not hold `{}`", dataset.path.display(), name(kind)));
-        return Err(match names.is_empty() {
-            true => error,
-            false => error.hint(format!("it can become {}", names.join(", "))),
-        });
+        let error =
+            Error::usage(format!("`{}` is {format}, which does not hold `{}`", dataset.path.display(), name(kind)));
+        let becomes = if names.is_empty() { "nothing else".to_owned() } else { names.join(", ") };
+        return Err(error.hint(format!("it can become {becomes}")));
     }
     if kind == Kind::UnpairedPreference {
         let apart = taken_apart(dataset, format)?;
@@ -70,9 +69,7 @@ pub fn convert(dataset: &Dataset, kind: Kind) -> Result<(Dataset, usize)> {
 
 /// What rows of a format can become
 fn makes(format: Format) -> Vec<Kind> {
-    use Kind::{
-        ImplicitPreference, LanguageModeling, Preference, PromptCompletion, PromptOnly, UnpairedPreference,
-    };
+    use Kind::{ImplicitPreference, LanguageModeling, Preference, PromptCompletion, PromptOnly, UnpairedPreference};
     match format.kind {
         Preference => {
             vec![ImplicitPreference, UnpairedPreference, PromptCompletion, LanguageModeling, PromptOnly]
@@ -113,12 +110,10 @@ fn parts(row: &Row, format: Format, implicit: bool) -> Result<Parts> {
             Parts::Judged { prompt: content("prompt")?, completion: content("completion")?, label: label(row)? }
         }
         Kind::PromptCompletion => Parts::Answered { prompt: content("prompt")?, completion: content("completion")? },
-        _ => Parts::Whole(content(leading_column(row, format.kind, TEXT))?)
-            .answered()
-            .ok_or_else(|| {
-                Error::usage(format!("{}: the conversation does not end with a message of the assistant", row.place))
-                    .hint("remove this row, or its last messages")
-            })?,
+        _ => Parts::Whole(content(leading_column(row, format.kind, TEXT))?).answered().ok_or_else(|| {
+            Error::usage(format!("{}: the conversation does not end with a message of the assistant", row.place))
+                .hint("remove this row, or its last messages")
+        })?,
     })
 }
 
@@ -233,7 +228,9 @@ pub fn split_by_prompt(dataset: &Dataset, share: f64, seed: u64) -> Result<[Data
             break;
         }
         taken += rows.len();
-        rows.iter().for_each(|&row| first[row] = true);
+        for &row in rows {
+            first[row] = true;
+        }
     }
     if taken == 0 || taken == dataset.rows.len() {
         return Err(Error::usage(format!("`split` leaves one part of the {} prompts empty", groups.len()))

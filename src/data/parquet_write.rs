@@ -226,13 +226,11 @@ impl Shape {
                     item.shred(value, level, leaves);
                 }
             }
-            (_, value) => match leaves[0].push(value) {
-                true => {
-                    leaves[0].definitions.push(there.definition);
-                    leaves[0].repetitions.push(level.repetition);
-                }
-                false => missing(level, leaves),
-            },
+            (_, value) if leaves[0].push(value) => {
+                leaves[0].definitions.push(there.definition);
+                leaves[0].repetitions.push(level.repetition);
+            }
+            _ => missing(level, leaves),
         }
     }
 }

@@ -182,7 +182,11 @@ pub(super) fn is_implicit(dataset: &Dataset, format: Format) -> bool {
 }
 
 /// Prompt, chosen and rejected; `None` where no prompt can be found
-pub(super) fn sides(row: &Row, format: Format, implicit: bool) -> Result<Option<(Content<'_>, Content<'_>, Content<'_>)>> {
+pub(super) fn sides(
+    row: &Row,
+    format: Format,
+    implicit: bool,
+) -> Result<Option<(Content<'_>, Content<'_>, Content<'_>)>> {
     let chosen = Content::of(row, "chosen", format.conversational)?;
     let rejected = Content::of(row, "rejected", format.conversational)?;
     if implicit {

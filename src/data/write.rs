@@ -1,6 +1,6 @@
 //! Rows as a file: JSON lines, one JSON list, CSV or Parquet, by the file's name.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 
 use flate2::Compression;
@@ -26,8 +26,9 @@ pub fn write_dataset(path: &Path, dataset: &Dataset) -> Result<()> {
         FileKind::Json => list(&rows),
         FileKind::Csv => csv(&rows, dataset)?,
         FileKind::Parquet if packed => {
-            return Err(Error::usage(format!("`{}`: Parquet is compressed already", path.display()))
-                .hint("leave out `.gz`"));
+            return Err(
+                Error::usage(format!("`{}`: Parquet is compressed already", path.display())).hint("leave out `.gz`")
+            );
         }
         FileKind::Parquet => parquet_write::encode(&rows, &dataset.columns)?,
     };
@@ -80,5 +81,5 @@ fn csv(rows: &[&Map<String, Value>], dataset: &Dataset) -> Result<Vec<u8>> {
         let record = dataset.columns.iter().map(cell).collect::<Result<Vec<_>>>()?;
         writer.write_record(record).map_err(failed)?;
     }
-    writer.into_inner().map_err(|cause| Error::run(format!("cannot write CSV: {}", io::Error::from(cause.into_error()))))
+    writer.into_inner().map_err(|cause| Error::run(format!("cannot write CSV: {}", cause.into_error())))
 }

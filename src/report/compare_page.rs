@@ -30,7 +30,7 @@ pub struct Figure {
 pub fn figures(found: &Comparison) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let score = score_name(found);
-    let level = |estimates: &dyn Fn(&Outcome) -> &Vec<Estimate>, x: &[f64]| {
+    let with_bands = |estimates: &dyn Fn(&Outcome) -> &Vec<Estimate>, x: &[f64]| {
         let algorithms = found.algorithms.iter().enumerate();
         let zip = |estimates: &Vec<Estimate>| x.iter().copied().zip(estimates.iter().copied()).collect::<Vec<_>>();
         let curve = |(colour, outcome): (usize, &Outcome)| {
@@ -44,7 +44,7 @@ pub fn figures(found: &Comparison) -> Result<Vec<Figure>> {
     let legend: Vec<(usize, &str)> =
         found.algorithms.iter().enumerate().map(|(colour, outcome)| (colour, outcome.name.as_str())).collect();
 
-    let (curves, bands) = level(&|outcome| &outcome.curve, &found.grid);
+    let (curves, bands) = with_bands(&|outcome| &outcome.curve, &found.grid);
     let plot =
         Plot { curves: &curves, bands: &bands, x_label: &found.x_label, y_label: &score, level: found.threshold };
     if let (Some(svg), Some(file)) = (plot.inline()?, plot.file(&legend)?) {
@@ -72,17 +72,18 @@ pub fn figures(found: &Comparison) -> Result<Vec<Figure>> {
         let rows = of(&|outcome| outcome.reached.map(|reached| reached.spent));
         add("to_threshold", "To the threshold".to_owned(), "less is better", rows, &label, Some(found.span.1))?;
     }
-    let pairs = found.pairs.iter().filter(|pair| pair.probability.point >= 0.5).enumerate().filter(|(i, pair)| {
-        // Of two that are equal only one is shown
-        let twin = found.pairs.iter().filter(|pair| pair.probability.point >= 0.5).take(*i);
-        !twin.clone().any(|earlier| earlier.first == pair.second && earlier.second == pair.first)
-    });
+    let place = |name: &str| found.algorithms.iter().position(|outcome| outcome.name == name).unwrap_or(0);
     let row = |pair: &Pair| Interval {
         name: format!("{} > {}", pair.first, pair.second),
-        colour: found.algorithms.iter().position(|outcome| outcome.name == pair.first).unwrap_or(0),
+        colour: place(&pair.first),
         estimate: pair.probability,
     };
-    let rows = pairs.map(|(_, pair)| row(pair)).collect();
+    // One row a pair: the better one first
+    let shown = |pair: &&Pair| match pair.probability.point {
+        0.5 => place(&pair.first) < place(&pair.second),
+        probability => probability > 0.5,
+    };
+    let rows = found.pairs.iter().filter(shown).map(row).collect();
     add(
         "probability_of_improvement",
         "Probability of improvement".to_owned(),
@@ -91,9 +92,8 @@ pub fn figures(found: &Comparison) -> Result<Vec<Figure>> {
         "P(first > second)",
         Some(0.5),
     )?;
-    let (curves, bands) = level(&|outcome| &outcome.profile, &found.profile_scores);
-    let plot =
-        Plot { curves: &curves, bands: &bands, x_label: &score, y_label: "share of runs above", level: None };
+    let (curves, bands) = with_bands(&|outcome| &outcome.profile, &found.profile_scores);
+    let plot = Plot { curves: &curves, bands: &bands, x_label: &score, y_label: "share of runs above", level: None };
     if let (Some(svg), Some(file)) = (plot.inline()?, plot.file(&legend)?) {
         let title = "Performance profile".to_owned();
         figures.push(Figure { name: "performance_profile", title, note: String::new(), svg, file });

@@ -297,9 +297,7 @@ fn area(values: &[f64]) -> Option<f64> {
     match values {
         [] => None,
         [only] => Some(*only),
-        [first, .., last] => {
-            Some((values.iter().sum::<f64>() - 0.5 * (first + last)) / (values.len() - 1) as f64)
-        }
+        [first, .., last] => Some((values.iter().sum::<f64>() - 0.5 * (first + last)) / (values.len() - 1) as f64),
     }
 }
 
@@ -400,7 +398,8 @@ mod tests {
     fn figures_of_straight_curves_are_known() {
         let rises: &[(f64, f64)] = &[(0.0, 0.0), (120.0, 1.2)];
         let stays: &[(f64, f64)] = &[(0.0, 0.25), (100.0, 0.25)];
-        let found = Comparison::new(vec![algorithm("rises", &[rises, rises]), algorithm("stays", &[stays])], &question());
+        let found =
+            Comparison::new(vec![algorithm("rises", &[rises, rises]), algorithm("stays", &[stays])], &question());
         let found = found.unwrap();
         assert_eq!((found.span, found.grid.len(), found.fewest_runs), ((0.0, 100.0), 101, 1));
         let [rises, stays] = &found.algorithms[..] else { panic!("two algorithms") };

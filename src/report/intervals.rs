@@ -96,7 +96,10 @@ mod tests {
         };
         let rows = [row("a < b", 0.5), row("second", 0.75)];
         let svg = draw(&rows, "P(better)", Some(0.5), true).unwrap().unwrap();
-        assert!(svg.contains("a &lt; b") && svg.contains("second") && svg.contains("aria-label=\"P(better)\""), "{svg}");
+        assert!(
+            svg.contains("a &lt; b") && svg.contains("second") && svg.contains("aria-label=\"P(better)\""),
+            "{svg}"
+        );
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(draw(&[], "x", None, true).unwrap().is_none());
         assert!(draw(&[row("nothing", f64::NAN)], "x", None, true).unwrap().is_none());

@@ -1,4 +1,3 @@
-        self.queries += rollout.len() as u64;
 //! Prompts to a scored [`Rollout`]: what every online trainer begins its step with.
 
 use std::path::Path;
@@ -130,7 +129,16 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards, queries: 0 })
+        Ok(Self {
+            prompts,
+            replay,
+            tokenizer,
+            sampling,
+            stop,
+            max_new_tokens: keys.max_completion_length,
+            rewards,
+            queries: 0,
+        })
     }
 
     /// Prompts there are
@@ -225,6 +233,7 @@ impl Collector {
             None => clock.time(Part::Generate, || self.sample(policy, per_prompt, seed, check, &mut rollout))?,
         }
         let scores = clock.time(Part::Score, || self.score(&rollout, check))?;
+        self.queries += rollout.len() as u64;
         rollout.rewards = scores.total;
         rollout.rewards_by_function = scores.by_function;
         Ok(rollout)

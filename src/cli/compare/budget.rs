@@ -77,8 +77,11 @@ impl Budget {
             Unit::RewardQueries => {
                 let steps = steps_within(self.amount, command, values)?;
                 if steps == 0 {
-                    return Err(Error::usage(format!("{} reward queries are less than the first step takes", self.amount))
-                        .hint("a smaller batch, or a larger budget"));
+                    return Err(Error::usage(format!(
+                        "{} reward queries are less than the first step takes",
+                        self.amount
+                    ))
+                    .hint("a smaller batch, or a larger budget"));
                 }
                 ("max_steps".to_owned(), number(steps))
             }

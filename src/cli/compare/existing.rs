@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Args, curve_of};
+use crate::report::Run;
 use crate::report::comparison::{Algorithm, Cell, Question};
 use crate::report::run::State;
-use crate::report::Run;
 use crate::run::names;
 use crate::{Error, Result};
 
@@ -87,7 +87,9 @@ fn run_folders(path: &Path) -> Vec<PathBuf> {
             let mut folders: Vec<PathBuf> =
                 entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
             folders.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-            folders.iter().for_each(|folder| walk(folder, depth - 1, found));
+            for folder in folders {
+                walk(&folder, depth - 1, found);
+            }
         }
     }
     let mut found = Vec::new();
@@ -153,14 +155,14 @@ mod tests {
             std::fs::write(root.path().join(run).join(names::METRICS), "").unwrap();
         }
         let given = root.path().join("all");
-        let names = |given: &Path| -> Vec<String> {
-            run_folders(given).iter().map(|folder| group(given, folder)).collect()
-        };
+        let names =
+            |given: &Path| -> Vec<String> { run_folders(given).iter().map(|folder| group(given, folder)).collect() };
         assert_eq!(names(&given), ["ppo", "ppo", "ppo", "grpo"]);
         assert_eq!(names(&given.join("ppo")), ["ppo"; 3]);
         assert_eq!(names(&given.join("ppo/seed-9")), ["ppo"]);
         assert!(run_folders(&root.path().join("none")).is_empty());
-        let order: Vec<_> = run_folders(&given.join("ppo")).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let order: Vec<_> =
+            run_folders(&given.join("ppo")).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(order, ["seed-0", "seed-9", "seed-10"]);
     }
 }

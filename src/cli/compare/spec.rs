@@ -12,8 +12,15 @@ use crate::{Error, Result};
 const KEYS: [&str; 9] =
     ["output_dir", "seeds", "budget", "metric", "threshold", "failed_score", "common", "tasks", "runs"];
 /// Keys that the comparison sets itself
-const OWN: [&str; 7] =
-    ["seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "max_steps", "total_episodes", "total_timesteps"];
+const OWN: [&str; 7] = [
+    "seed",
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "max_steps",
+    "total_episodes",
+    "total_timesteps",
+];
 /// Rows of metrics in a run of a language model, where nothing else is said: enough for a curve
 const LOGGING_STEPS: &str = "0.02";
 
@@ -129,12 +136,15 @@ impl Spec {
                 refuse_own(&merged).map_err(located)?;
                 let keys = at_budget(command, merged, &budget).map_err(located)?;
                 for &seed in &seeds {
-                    let folder = [folder_name(&name), folder_name(&task.name)].into_iter().filter(|part| !part.is_empty());
+                    let folder =
+                        [folder_name(&name), folder_name(&task.name)].into_iter().filter(|part| !part.is_empty());
                     let folder = folder.fold(output_dir.join("cells"), |path, part| path.join(part));
                     let folder = folder.join(format!("seed-{seed}"));
                     if !folders.insert(folder.clone()) {
-                        return Err(located(Error::usage(format!("its folder `{}` is another run's too", folder.display()))
-                            .hint("names that differ in more than special characters have folders of their own")));
+                        return Err(located(
+                            Error::usage(format!("its folder `{}` is another run's too", folder.display()))
+                                .hint("names that differ in more than special characters have folders of their own"),
+                        ));
                     }
                     let config = config(command, &keys, seed, &folder).map_err(located)?;
                     cells.push(Cell {
@@ -164,7 +174,9 @@ fn unknown(entry: &Entry) -> Error {
     let error = Error::usage(format!("unknown key `{}` for `compare`", entry.key));
     entry.key_place.locate(match nearest(&entry.key, KEYS) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error.hint(format!("it takes `{}`; keys of the runs stand under `common` or `runs`", KEYS.join("`, `"))),
+        None => {
+            error.hint(format!("it takes `{}`; keys of the runs stand under `common` or `runs`", KEYS.join("`, `")))
+        }
     })
 }
 
@@ -243,7 +255,9 @@ fn range(value: &Value) -> Result<(f64, f64)> {
     };
     match ends.as_deref() {
         Some([low, high]) if low < high => Ok((*low, *high)),
-        _ => Err(Error::usage("`range` must be two numbers, the lower one first").hint("for example `range: [0, 500]`")),
+        _ => {
+            Err(Error::usage("`range` must be two numbers, the lower one first").hint("for example `range: [0, 500]`"))
+        }
     }
 }
 
@@ -256,16 +270,13 @@ fn command_of(keys: Map) -> (Option<Value>, Map) {
 /// The command of this name
 fn command(wanted: &str) -> Result<&'static CommandSpec> {
     let specs = || RECIPES.iter().chain([&TRAIN]);
-    match specs().find(|spec| spec.name == wanted) {
-        Some(spec) => Ok(spec),
-        None => {
-            let error = Error::usage(format!("`command` must be a training command, got `{wanted}`"));
-            Err(match nearest(wanted, specs().map(|spec| spec.name)) {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint("for example `command: ppo`, or `command: rl train`"),
-            })
+    specs().find(|spec| spec.name == wanted).ok_or_else(|| {
+        let error = Error::usage(format!("`command` must be a training command, got `{wanted}`"));
+        match nearest(wanted, specs().map(|spec| spec.name)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("for example `command: ppo`, or `command: rl train`"),
         }
-    }
+    })
 }
 
 /// All keys, a later map before an earlier one
@@ -338,14 +349,17 @@ mod tests {
                     learning_rate: 3e-5}\n  grl:\n";
         let spec = read(&format!("{LANGUAGE}{text}")).unwrap();
         let names: Vec<_> = spec.cells.iter().map(|cell| (cell.command, cell.algorithm.as_str(), cell.seed)).collect();
-        assert_eq!(names, [
-            ("ppo", "ppo", 3),
-            ("ppo", "ppo", 5),
-            ("grpo", "twice", 3),
-            ("grpo", "twice", 5),
-            ("grl", "grl", 3),
-            ("grl", "grl", 5)
-        ]);
+        assert_eq!(
+            names,
+            [
+                ("ppo", "ppo", 3),
+                ("ppo", "ppo", 5),
+                ("grpo", "twice", 3),
+                ("grpo", "twice", 5),
+                ("grl", "grl", 3),
+                ("grl", "grl", 5)
+            ]
+        );
         assert_eq!(spec.cells[3].folder, Path::new("out/cells/twice/seed-5"));
         assert_eq!(spec.cells[3].config_file(), Path::new("out/cells/twice/seed-5.yaml"));
         // PPO asks 4, 4 and 2 prompts twice each: five epochs of 20. GRPO asks 4 completions every other step, GRL 2 prompts

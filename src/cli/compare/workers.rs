@@ -74,8 +74,11 @@ pub fn run(cells: &[Cell], share: Share) -> Result<Vec<Outcome>> {
                 Ok(child) => running.push((i, child)),
                 Err(error) => {
                     // Those that run would go on without anyone to look after them
-                    running.iter().for_each(|(_, other)| other.stop(SIGTERM));
-                    running.iter_mut().for_each(|(_, other)| drop(other.child.wait()));
+                    for (_, other) in &mut running {
+                        other.stop(SIGTERM);
+                        // What it says by now is in its log
+                        let _ = other.child.wait();
+                    }
                     return Err(error);
                 }
             }
@@ -83,12 +86,15 @@ pub fn run(cells: &[Cell], share: Share) -> Result<Vec<Outcome>> {
         thread::sleep(PATIENCE);
         if let (None, Some(signal)) = (stopping, signals.received()) {
             tracing::warn!("stopping: the runs under way write their checkpoints");
-            running.iter().for_each(|(_, running)| running.stop(signal));
+            for (_, running) in &running {
+                running.stop(signal);
+            }
             stopping = Some(signal);
         }
         let mut still = Vec::with_capacity(running.len());
         for (i, mut entry) in running {
-            let waited = entry.child.try_wait().map_err(|cause| Error::run(format!("cannot wait for a run: {cause}")))?;
+            let waited =
+                entry.child.try_wait().map_err(|cause| Error::run(format!("cannot wait for a run: {cause}")))?;
             let Some(status) = waited else {
                 still.push((i, entry));
                 continue;
