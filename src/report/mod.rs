@@ -1,10 +1,16 @@
-//! What runs look like side by side: statistics over runs and tasks, curves, one HTML page.
+//! What runs look like side by side: statistics over runs and tasks, curves, HTML pages.
 
 pub mod chart;
+pub mod compare_page;
+pub mod comparison;
 mod completions;
+pub mod curve;
+pub mod intervals;
 pub mod page;
 pub mod run;
 pub mod statistics;
+mod template;
 
+pub use comparison::Comparison;
 pub use page::render;
 pub use run::Run;
