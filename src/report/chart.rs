@@ -17,8 +17,8 @@ pub const PALETTE: [(&str, &str); 8] = [
     ("#B3262E", "#FF8086"),
 ];
 
-const SIZE: (u32, u32) = (480, 280);
-const FONT: (&str, i32) = ("sans-serif", 13);
+pub(super) const SIZE: (u32, u32) = (480, 280);
+pub(super) const FONT: (&str, i32) = ("sans-serif", 13);
 /// Points drawn of a curve: a screen has no more columns
 const POINTS: usize = 480;
 
@@ -94,14 +94,14 @@ fn fill(
     Ok(())
 }
 
-fn colour(index: usize) -> RGBColor {
+pub(super) fn colour(index: usize) -> RGBColor {
     let hex = PALETTE[index % PALETTE.len()].0;
     let part = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap_or(0);
     RGBColor(part(1), part(3), part(5))
 }
 
 /// Lowest and highest value with a little room, or None where there are none
-fn range(values: impl Iterator<Item = f64>) -> Option<Range> {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<Range> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low > high {
         return None;
@@ -138,7 +138,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// Inside a page an SVG needs no namespace; a description serves those who cannot see it
-fn inline(svg: &str, label: &str) -> String {
+pub(super) fn inline(svg: &str, label: &str) -> String {
     let label: String = label.chars().filter(|c| !matches!(c, '<' | '>' | '&' | '"')).collect();
     svg.replacen("xmlns=\"http://www.w3.org/2000/svg\"", &format!("role=\"img\" aria-label=\"{label}\""), 1)
 }

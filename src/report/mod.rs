@@ -4,7 +4,9 @@ pub mod chart;
 mod completions;
 pub mod page;
 pub mod run;
+pub mod scatter;
+pub mod section;
 pub mod statistics;
 
-pub use page::render;
+pub use page::{render, render_after};
 pub use run::Run;

@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::session::Session;
+use super::source::ModelSource;
 use crate::config::{OnlineKeys, TruncationMode};
-use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
+use crate::data::{
+    Dataset, PromptExample, PromptOptions, ReadOptions, RowReport, Tokenizer, prompt_examples, read_dataset,
+};
 use crate::model::gpt2::Gpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
 use crate::rollout::{Finish, Options, Rollout, Sampling, generate};
@@ -84,18 +87,31 @@ impl Collector {
         replayed: bool,
         reward_model: &dyn Fn(&str) -> Result<Box<dyn Reward>>,
     ) -> Result<Self> {
-        let positions = session.source.config.n_positions;
+        let (collector, report) = Self::new(&session.source, dataset, keys, replayed, reward_model)?;
+        session.note_rows(name, &report);
+        Ok(collector)
+    }
+
+    /// Prompts of a dataset, in the tokens of a model, with the rewards of the keys; `replayed` where the rows bring their
+    /// completions. Also what became of the rows
+    pub fn new(
+        source: &ModelSource,
+        dataset: &Dataset,
+        keys: &OnlineKeys,
+        replayed: bool,
+        reward_model: &dyn Fn(&str) -> Result<Box<dyn Reward>>,
+    ) -> Result<(Self, RowReport)> {
+        let positions = source.config.n_positions;
         let options = PromptOptions { max_prompt_length: Some(positions - 1) };
-        let prepared = prompt_examples(dataset, &session.source.tokenizer, &options)?;
-        session.source.check_tokens(prepared.examples.iter().map(|prompt| &prompt.ids[..]))?;
-        session.note_rows(name, &prepared.report);
-        let prompts = prepared.examples;
-        let tokenizer = session.source.tokenizer.clone();
+        let prepared = prompt_examples(dataset, &source.tokenizer, &options)?;
+        source.check_tokens(prepared.examples.iter().map(|prompt| &prompt.ids[..]))?;
+        let (prompts, report) = (prepared.examples, prepared.report);
+        let tokenizer = source.tokenizer.clone();
         let limit = |prompt: &PromptExample| keys.max_completion_length.min(positions - prompt.ids.len());
         let replay = if replayed {
             let rows = prompts.iter().map(|prompt| Replayed::of(prompt, &tokenizer, limit(prompt)));
             let rows = rows.collect::<Result<Vec<_>>>()?;
-            session.source.check_tokens(rows.iter().flat_map(|row| row.completions.iter().map(|ids| &ids[..])))?;
+            source.check_tokens(rows.iter().flat_map(|row| row.completions.iter().map(|ids| &ids[..])))?;
             Some(rows)
         } else {
             None
@@ -116,7 +132,7 @@ impl Collector {
             }
             Some(rewards)
         };
-        let mut stop = session.source.stop_tokens();
+        let mut stop = source.stop_tokens();
         for token in &keys.stop_tokens {
             stop.push(stop_token(&tokenizer, token)?);
         }
@@ -127,7 +143,8 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards })
+        let max_new_tokens = keys.max_completion_length;
+        Ok((Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens, rewards }, report))
     }
 
     /// Prompts there are
@@ -172,6 +189,11 @@ impl Collector {
             Some(rewards) => (rewards.names().to_vec(), rewards.weights().to_vec()),
             None => (vec!["replay".to_owned()], vec![1.0]),
         }
+    }
+
+    /// Divides the logits, in sampling and in training alike
+    pub fn temperature(&self) -> f64 {
+        self.sampling.temperature
     }
 
     /// Whether the sampler draws from the very distribution that training sees

@@ -96,3 +96,13 @@ pub fn length_metrics(rollout: &Rollout, metrics: &mut Metrics) {
     let cut = rollout.truncated.iter().filter(|cut| **cut).count();
     metrics.set("completions/clipped_ratio", cut as f64 / lengths.len().max(1) as f64);
 }
+
+/// `objective/kl`: KL to the reference in nats a completion, by the mean of Σ log π − log π_ref over what π wrote
+///
+/// π is asked by the trainer's own pass where there was one, else by the sampler's; neither, no metric.
+pub fn kl_metric(rollout: &Rollout, metrics: &mut Metrics) {
+    let own = [&rollout.old_log_probs, &rollout.sampled_log_probs].into_iter().find(|all| all.len() == rollout.len());
+    let (Some(policy), false) = (own, rollout.is_empty() || rollout.ref_log_probs.is_empty()) else { return };
+    let total = |all: &[Vec<f32>]| all.iter().flatten().map(|x| f64::from(*x)).sum::<f64>();
+    metrics.set("objective/kl", (total(policy) - total(&rollout.ref_log_probs)) / rollout.len() as f64);
+}
