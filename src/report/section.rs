@@ -74,3 +74,60 @@ pub struct Text {
     /// The text
     pub text: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Run, render_after};
+
+    /// A run that asked two judges, of whom the second pays nothing
+    fn run(folder: &std::path::Path) -> Run {
+        let row = |step: u32| {
+            let x = f64::from(step);
+            format!(
+                "{{\"step\":{step},\"reward\":{x},\"rewards/model/mean\":{x},\"rewards/lexicon/mean\":{}}}\n",
+                x.sqrt()
+            )
+        };
+        std::fs::write(folder.join("metrics.jsonl"), (1..5).map(row).collect::<String>()).unwrap();
+        Run::read(folder).unwrap()
+    }
+
+    #[test]
+    fn a_page_begins_with_its_sections() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = Name::new("GRPO & friends", 3);
+        let section = Section {
+            title: "What came of it".to_owned(),
+            notes: vec!["a <note>".to_owned()],
+            legend: vec![name.clone()],
+            table: Some(Table {
+                columns: vec!["gold".to_owned()],
+                rows: vec![(name.clone(), vec!["+0.5".to_owned()])],
+            }),
+            groups: vec![Group {
+                title: "Review of the inn:".to_owned(),
+                texts: vec![Text { name, figures: "gold +0.5".to_owned(), text: "A good inn.".to_owned() }],
+            }],
+            ..Section::default()
+        };
+        let page = render_after("demo", &[section], &[run(folder.path())]).unwrap();
+        for shown in
+            ["<h1>demo</h1>", "What came of it", "a &lt;note&gt;", "GRPO &amp; friends", "<td>+0.5</td>", "A good inn."]
+        {
+            assert!(page.contains(shown), "no `{shown}` in {page}");
+        }
+        assert!(page.find("What came of it") < page.find("Final figures"));
+    }
+
+    #[test]
+    fn judges_that_pay_nothing_are_shown_against_the_pay() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path());
+        assert_eq!(run.against("reward", "rewards/lexicon/mean")[3], (4.0, 2.0));
+        assert!(run.against("reward", "kl").is_empty());
+        let page = render_after("demo", &[], &[run]).unwrap();
+        assert!(page.contains("rewards&#x2f;lexicon&#x2f;mean against reward"), "{page}");
+        assert!(!page.contains("rewards&#x2f;model&#x2f;mean against reward"));
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::info;
 
-use super::metrics::Metrics;
+use super::metrics::{EVAL_PREFIX, Metrics};
 
 /// The bar on the screen, which whoever writes to stderr must move out of the way
 static ON_SCREEN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -107,8 +107,6 @@ fn bar(total: u64, done: u64) -> ProgressBar {
     bar
 }
 
-/// Before the names of what was measured on held-out rows
-const EVAL: &str = "eval_";
 /// What whoever waits wants to know, under the names that trainers log; of several the first that is there counts
 const FIGURES: [(&str, &[&str], usize); 5] = [
     ("loss", &["loss"], 4),
@@ -119,8 +117,8 @@ const FIGURES: [(&str, &[&str], usize); 5] = [
 ];
 
 fn figures(metrics: &Metrics) -> String {
-    let held_out = metrics.iter().any(|(name, _)| name.starts_with(EVAL));
-    let (prefix, mut text) = if held_out { (EVAL, "  held out:".to_owned()) } else { ("", String::new()) };
+    let held_out = metrics.iter().any(|(name, _)| name.starts_with(EVAL_PREFIX));
+    let (prefix, mut text) = if held_out { (EVAL_PREFIX, "  held out:".to_owned()) } else { ("", String::new()) };
     for (label, names, digits) in FIGURES {
         let found = names.iter().find_map(|name| metrics.get(&format!("{prefix}{name}")));
         let _ = match (found, label) {

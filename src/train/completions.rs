@@ -65,9 +65,10 @@ pub fn completions_table(
     folder: &Path,
 ) -> Result<()> {
     let (prompts, completions) = collector.texts(rollout)?.into_iter().unzip();
-    let mean = |advantages: &Vec<f32>| {
-        let n = advantages.len() as f64;
-        (n > 0.0).then(|| advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / n)
+    // GRL has no advantage of a completion: its values change with each update
+    let mean = |i: usize| {
+        let advantages = rollout.advantages.get(i).filter(|of_tokens| !of_tokens.is_empty())?;
+        Some(advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / advantages.len() as f64)
     };
     let mut columns = vec![
         ("step", Column::Integers(vec![step as i64; rollout.len()])),
@@ -77,7 +78,7 @@ pub fn completions_table(
     for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
         columns.push((name, Column::Numbers(values.clone())));
     }
-    columns.push(("advantage", Column::Numbers(rollout.advantages.iter().map(mean).collect())));
+    columns.push(("advantage", Column::Numbers((0..rollout.len()).map(mean).collect())));
     write_table(&folder.join("completions").join(format!("completions_{step:05}.parquet")), &columns)
 }
 

@@ -73,7 +73,9 @@ pub fn evaluate_policy(
         Ok(all.iter().map(|tokens| tokens.iter().map(|x| f64::from(*x)).sum()).collect())
     };
     let log_ratios = match reference {
-        Some(reference) => totals(policy)?.into_iter().zip(totals(reference)?).map(|(pi, pi_ref)| pi - pi_ref).collect(),
+        Some(reference) => {
+            totals(policy)?.into_iter().zip(totals(reference)?).map(|(pi, pi_ref)| pi - pi_ref).collect()
+        }
         None => Vec::new(),
     };
     Ok(PolicyEvaluation { texts: prompts.texts(&rollout)?, rollout, log_ratios })

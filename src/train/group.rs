@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{
-    completions_table, kl_metric, length_metrics, log_probs, reward_metrics, sampling_metrics,
-};
+use super::completions::{completions_table, kl_metric, length_metrics, log_probs, reward_metrics, sampling_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::rounds::{Geometry, RoundSizes};

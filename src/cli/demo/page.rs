@@ -32,13 +32,8 @@ pub(super) fn runs(folder: &Path) -> Result<Vec<Run>> {
 /// The page
 pub(super) fn page(results: &Results, runs: &[Run]) -> Result<String> {
     let online = online(runs);
-    let sections = [
-        summary(results),
-        frontier(results, &online)?,
-        curves(&online)?,
-        calibration(results)?,
-        browse(results),
-    ];
+    let sections =
+        [summary(results), frontier(results, &online)?, curves(&online)?, calibration(results)?, browse(results)];
     render_after("collimate demo", &sections, runs)
 }
 
@@ -55,9 +50,9 @@ fn parting_of(online: &[Online<'_>]) -> String {
         let (before, last) = values.split_at(values.len().saturating_sub(third));
         mean(last) - mean(&before[before.len().saturating_sub(third)..])
     };
-    let moved = online.iter().map(|Online { name, run }| {
-        format!("{} {:+.2} and {:+.2}", name.text, change(run, PROXY), change(run, GOLD))
-    });
+    let moved = online
+        .iter()
+        .map(|Online { name, run }| format!("{} {:+.2} and {:+.2}", name.text, change(run, PROXY), change(run, GOLD)));
     format!(
         "Where they part: from the second to the last third of training, proxy and gold moved by {}.",
         moved.collect::<Vec<_>>().join(", ")
@@ -97,8 +92,7 @@ fn frontier(results: &Results, online: &[Online<'_>]) -> Result<Section> {
     let way = |x: &str, y: &str| -> Vec<Series> {
         online.iter().map(|it| Series::new(it.name.colour, Mark::Way, it.run.against(x, y))).collect()
     };
-    let (kl, gold, proxy) =
-        (|it: &Figures| it.kl.value, |it: &Figures| it.gold.value, |it: &Figures| it.proxy.value);
+    let (kl, gold, proxy) = (|it: &Figures| it.kl.value, |it: &Figures| it.gold.value, |it: &Figures| it.proxy.value);
     let note = Some("lines: while training; large points: held-out prompts in the end");
     let drawn = |title, ends: Vec<Series>, x, y, axes| {
         let series: Vec<Series> = way(x, y).into_iter().chain(ends).collect();
@@ -106,7 +100,13 @@ fn frontier(results: &Results, online: &[Online<'_>]) -> Result<Section> {
     };
     let figures = [
         drawn("Gold reward over KL", end(kl, gold).collect(), KL, GOLD, ("KL to SFT, nats a review", "gold reward"))?,
-        drawn("Proxy reward over KL", end(kl, proxy).collect(), KL, PROXY, ("KL to SFT, nats a review", "proxy reward"))?,
+        drawn(
+            "Proxy reward over KL",
+            end(kl, proxy).collect(),
+            KL,
+            PROXY,
+            ("KL to SFT, nats a review", "proxy reward"),
+        )?,
         drawn("Gold against proxy", end(proxy, gold).collect(), PROXY, GOLD, ("proxy reward", "gold reward"))?,
     ];
     Ok(Section {
@@ -186,7 +186,9 @@ fn browse(results: &Results) -> Section {
     });
     Section {
         title: "What each model writes".to_owned(),
-        notes: vec!["The first review of each model to each held-out prompt, drawn with the same random numbers.".to_owned()],
+        notes: vec![
+            "The first review of each model to each held-out prompt, drawn with the same random numbers.".to_owned(),
+        ],
         groups: groups.collect(),
         ..Section::default()
     }

@@ -125,7 +125,8 @@ impl Stage {
     pub fn train(&self, folder: &Path) -> Result<Duration> {
         let begin = Instant::now();
         let keys = self.keys(folder);
-        let words = keys.iter().flat_map(|(key, values)| [format!("--{key}")].into_iter().chain(values.iter().cloned()));
+        let words =
+            keys.iter().flat_map(|(key, values)| [format!("--{key}")].into_iter().chain(values.iter().cloned()));
         let command_line = ["collimate", self.spec.name].map(str::to_owned).into_iter().chain(words).collect();
         let run = || (self.spec.run)(&self.values(folder)?, &Context { command_line });
         run().map_err(|error| match error.kind() {
