@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use collimate::run::{Column, write_table};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use training::{GOLDENS, Outcome, bytes, json, listing, model, outcome, text};
@@ -516,6 +517,80 @@ fn preferences_that_cannot_serve_are_named_or_dropped_and_told() {
         }
         let losses = training::rows(&request.path("new/out"));
         assert!(losses.iter().all(|row| training::number(row, "loss").is_finite()), "{recipe}: {losses:?}");
+    }
+}
+
+#[test]
+fn a_parquet_column_of_the_wrong_type_is_named() {
+    let request = Request::new();
+    let texts = |text: &str| Column::Texts(vec![text.to_owned(); 2]);
+    let path = request.path("rows.parquet");
+    let columns = [("prompt", texts("a")), ("chosen", Column::Integers(vec![1, 2])), ("rejected", texts(" b"))];
+    write_table(&path, &columns).unwrap();
+    request.is_refused(
+        "dpo",
+        &["--dataset_name", text(&path)],
+        &["DIR/rows.parquet:1: `chosen` is a number, expected a string"],
+    );
+    let columns = [("prompt", texts("a")), ("completion", texts(" b")), ("label", Column::Integers(vec![1, 0]))];
+    write_table(&path, &columns).unwrap();
+    request.is_refused(
+        "kto",
+        &["--dataset_name", text(&path)],
+        &["DIR/rows.parquet:1: `label` is the number 1, expected `true`"],
+    );
+    let columns = [("text", Column::Numbers(vec![Some(0.5), None]))];
+    write_table(&path, &columns).unwrap();
+    request.is_refused(
+        "sft",
+        &["--dataset_name", text(&path)],
+        &["DIR/rows.parquet:1: `text` is a number, expected a string"],
+    );
+}
+
+#[test]
+fn mixtures_that_cannot_be_made_are_refused() {
+    let request = Request::new();
+    let rows = request.file("rows.jsonl", format!("{PAIR}\n{PAIR}\n{PAIR}"));
+    let one = |entry: &str| format!("[{{path: {rows}, fraction: 0.5}}, {{path: {rows}{entry}}}]");
+    for (datasets, expected) in [
+        (one(""), "`datasets`: some have a `fraction` and some have none"),
+        (one(", fraction: -1"), "`fraction` is at least 0"),
+        (one(", fracton: 1"), "hint: did you mean `fraction`?"),
+        (one(", fraction: 1, split: 'train[5:]'"), "has 3 rows, and the part asked for begins or ends at 5"),
+        (one(", fraction: 1, split: test"), "has no split `test`, it has `train`"),
+        (one(", fraction: 1, columns: [chosn]"), "has no column `chosn`, it has `prompt`, `chosen` and `rejected`"),
+        ("[{split: train}]".to_owned(), "got a map without `path`"),
+        ("[{path: nowhere.jsonl}]".to_owned(), "nowhere.jsonl"),
+        ("[{path: json, data_files: nowhere.jsonl}]".to_owned(), "nowhere.jsonl"),
+    ] {
+        request.is_refused("dpo", &["--datasets", &datasets], &[expected]);
+    }
+    let alone = ["--dataset_name", rows.as_str()];
+    for (flags, expected) in [
+        (&["--test_split_size", "3"][..], "`test_split_size` is 3, and `DIR/rows.jsonl` has 3 rows"),
+        (&["--test_split_size", "0.5", "--eval_dataset", &rows], "`test_split_size` and `eval_dataset` both name rows"),
+        (&["--dataset_train_split", "train[1"], "`train[1` is neither a split nor a part of one"),
+        (&["--eval_strategy", "steps"], "hint: set `eval_dataset`, or `test_split_size`"),
+    ] {
+        request.is_refused("dpo", &[&alone[..], flags].concat(), &[expected]);
+    }
+}
+
+#[test]
+fn tokenised_pairs_are_checked() {
+    let request = Request::new();
+    for (row, recipe, expected) in [
+        (r#"{"chosen_ids": [1], "rejected_ids": [2]}"#, "dpo", "DIR/rows.jsonl:1: no `prompt_ids`"),
+        (r#"{"prompt_ids": [1], "chosen_ids": [1, 999999], "rejected_ids": [2]}"#, "dpo", "`chosen_ids` holds 999999"),
+        (
+            r#"{"chosen_ids": "1 2", "rejected_ids": [2]}"#,
+            "reward",
+            "`chosen_ids` holds a string, expected a list of integers",
+        ),
+    ] {
+        let rows = request.file("rows.jsonl", row);
+        request.is_refused(recipe, &["--dataset_name", &rows], &[expected]);
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use collimate::Error;
 use collimate::data::{
     Dataset, Format, Kind, LmOptions, PreferenceOptions, PromptOptions, ReadOptions, RowReport, Tokenizer, Truncation,
-    lm_examples, lm_spans, preference_examples, preference_spans, prompt_examples, read_dataset, summarize,
+    lm_examples, lm_spans, pair_examples, preference_examples, preference_spans, prompt_examples, read_dataset,
+    summarize,
 };
 use serde_json::{Value, json};
 
@@ -213,4 +214,19 @@ fn spans_show_whole_characters_and_the_loss() {
     let summary = summarize(&rows, format, &[chosen.len(), rejected.len()]);
     assert_eq!((summary.rows, summary.columns.len(), summary.lengths.unwrap().max), (1, 3, rejected.len()));
     assert_eq!(summary.format.to_string(), "preference, standard");
+}
+
+#[test]
+fn tokenised_pairs_are_taken_as_they_are() {
+    let texts = [json!({"prompt": "the sky is", "chosen": " blue", "rejected": " made of stone"})];
+    let options = PreferenceOptions::default();
+    let expected = preference_examples(&dataset(&texts), &tokenizer(), &options).unwrap().examples;
+    let pair = &expected[0];
+    let ids = [json!({"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected})];
+    assert_eq!(preference_examples(&dataset(&ids), &tokenizer(), &options).unwrap().examples, expected);
+    let whole = pair_examples(&dataset(&texts), &tokenizer(), 100).unwrap().examples;
+    assert_eq!(pair_examples(&dataset(&ids), &tokenizer(), 100).unwrap().examples, whole, "after their prompt");
+    let ids = [json!({"chosen_ids": whole[0].chosen, "rejected_ids": whole[0].rejected})];
+    assert_eq!(pair_examples(&dataset(&ids), &tokenizer(), 100).unwrap().examples, whole);
+    assert_eq!(Format::of(&dataset(&ids), "text").unwrap().to_string(), "tokenised preference");
 }

@@ -70,7 +70,7 @@ fn replayed_completions_give_the_reference_s_numbers() {
 const RUNS: [(&str, &[&str]); 6] = [
     ("grpo", &["--num_generations", "4", "--num_iterations", "2", "--steps_per_generation", "2", "--beta", "0.1"]),
     ("grpo", &["--num_generations", "4", "--use_adaptive_entropy", "--entropy_target", "6", "--dynamic_sampling", "1"]),
-    ("rloo", &["--num_iterations", "2"]),
+    ("rloo", &["--num_iterations", "2", "--sync_ref_model", "--ref_model_sync_steps", "2"]),
     ("ppo", &["--kl_target", "1", "--kl_horizon", "20", "--num_mini_batches", "2", "--missing_eos_penalty", "1"]),
     ("ppo", &["--value_network", "shared", "--entropy_coef", "0.01", "--kl_loss_coef", "0.1"]),
     ("online_dpo", &[]),
@@ -78,7 +78,17 @@ const RUNS: [(&str, &[&str]); 6] = [
 
 /// Sampled completions of the tiny model
 fn sampled(recipe: &str, out: &Path, flags: &[&str]) {
+    let words = sampled_words(recipe, out, flags);
+    let outcome = training::outcome(training::command(&words));
+    assert_eq!(outcome.code, Some(0), "{words:?}: {}", outcome.stderr);
+}
+
+/// A short run with sampled completions
+fn sampled_words<'a>(recipe: &'a str, out: &'a Path, flags: &[&'a str]) -> Vec<&'a str> {
     let common = [
+        recipe,
+        "--output_dir",
+        text(out),
         "--model_name_or_path",
         "model",
         "--dataset_name",
@@ -96,7 +106,7 @@ fn sampled(recipe: &str, out: &Path, flags: &[&str]) {
         "--learning_rate",
         "1e-3",
     ];
-    train(recipe, out, &[&common[..], flags].concat());
+    [&common[..], flags].concat()
 }
 
 fn rewarded_for_length(recipe: &str, out: &Path, flags: &[&str]) {
@@ -156,5 +166,50 @@ fn what_is_rewarded_is_learnt() {
         let mean = |rows: &[Row]| rows.iter().map(reward).sum::<f64>() / rows.len() as f64;
         let (first, last) = (mean(&rows[..5]), mean(&rows[55..]));
         assert!(last > first + 0.2, "{recipe}: {first} at first, {last} at last");
+    }
+}
+
+/// A reward as a child process; from its 21st answer on it waits for as long as `hold` lies in the folder
+const SLOW: &str = r#"n=0
+while IFS= read -r line; do
+  n=$((n + 1))
+  while [ $n -gt 20 ] && [ -e "$1/hold" ]; do : > "$1/waiting"; sleep 0.05; done
+  echo "${#line}"
+done
+"#;
+
+#[cfg(unix)]
+#[test]
+fn killed_in_the_middle_of_a_rollout_the_run_resumes_to_the_byte() {
+    for (recipe, flags) in RUNS {
+        for signal in ["-KILL", "-TERM"] {
+            let folder = tempfile::tempdir().unwrap();
+            let script = folder.path().join("reward.sh");
+            std::fs::write(&script, SLOW).unwrap();
+            let reward = format!("command:sh {} {}", text(&script), text(folder.path()));
+            let flags = [flags, &["--reward_funcs", &reward, "--save_steps", "1"]].concat();
+            let whole = folder.path().join("whole");
+            sampled(recipe, &whole, &flags);
+
+            let (out, waiting) = (folder.path().join("killed"), folder.path().join("waiting"));
+            std::fs::write(folder.path().join("hold"), "").unwrap();
+            let mut child = training::command(&sampled_words(recipe, &out, &flags)).spawn().unwrap();
+            let begin = std::time::Instant::now();
+            while !waiting.exists() {
+                assert!(child.try_wait().unwrap().is_none(), "{recipe} {flags:?}: ended before it was killed");
+                assert!(begin.elapsed().as_secs() < 60, "{recipe} {flags:?}: nothing happens");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let pid = child.id().to_string();
+            assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+            child.wait().unwrap();
+            std::fs::remove_file(folder.path().join("hold")).unwrap();
+            assert!(!out.join("summary.json").exists(), "{recipe} {flags:?}");
+
+            sampled(recipe, &out, &[&flags[..], &["--resume_from_checkpoint", "true"]].concat());
+            let same = |name: &str| training::bytes(&whole.join(name)) == training::bytes(&out.join(name));
+            assert!(same("model.safetensors"), "{recipe} {flags:?} after {signal}");
+            assert_eq!(training::untimed(&whole), training::untimed(&out), "{recipe} {flags:?} after {signal}");
+        }
     }
 }

@@ -370,11 +370,39 @@ fn kept_reference_log_probabilities_change_nothing() {
     };
     let plain = run("plain", &[]);
     let caching = ["--cache_dir", text(&cache)];
+    let kept = |kind: &str| listing(&cache).iter().filter(|name| name.starts_with(kind)).count();
     assert_eq!(run("first", &caching), plain);
-    assert_eq!(listing(&cache).len(), 1);
+    assert_eq!((kept("reference-"), kept("tokens-")), (1, 1));
     assert_eq!(run("second", &caching), plain, "from the file that the first run wrote");
     run("other", &[&caching[..], &["--max_length", "30"]].concat());
-    assert_eq!(listing(&cache).len(), 2, "other tokens have a file of their own");
+    assert_eq!((kept("reference-"), kept("tokens-")), (2, 2), "other tokens have files of their own");
+}
+
+#[test]
+fn kept_tokens_change_nothing() {
+    for (recipe, rows) in [("sft", "text"), ("dpo", "preference"), ("reward", "implicit"), ("kto", "unpaired")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, data) = (folder.path().join("cache"), folder.path().join("rows.jsonl"));
+        fs::copy(Path::new(GOLDENS).join(format!("{rows}.jsonl")), &data).unwrap();
+        let run = |name: &str, more: &[&str]| {
+            let (out, name) = (folder.path().join(name), "model");
+            let words = ["--model_name_or_path", name, "--dataset_name", text(&data), "--max_steps", "3"];
+            let words = [&[recipe, "--output_dir", text(&out), "--per_device_train_batch_size", "4"], &words[..], more];
+            let outcome = training::outcome(training::command(&words.concat()));
+            assert_eq!(outcome.code, Some(0), "{recipe}: {}", outcome.stderr);
+            let manifest = training::json(&out.join("manifest.json"));
+            (bytes(&out.join("model.safetensors")), manifest["starts"][0]["rows"].clone(), outcome.stderr)
+        };
+        let told = |stderr: &str| stderr.contains("tokenised rows of");
+        let caching = ["--cache_dir", text(&cache)];
+        let (plain, first, second) = (run("plain", &[]), run("first", &caching), run("second", &caching));
+        assert_eq!([&first.0, &second.0], [&plain.0; 2], "{recipe}");
+        assert_eq!([&first.1, &second.1], [&plain.1; 2], "{recipe}: the account of the rows");
+        assert_eq!([told(&plain.2), told(&first.2), told(&second.2)], [false, false, true], "{recipe}");
+        let other = fs::read_to_string(&data).unwrap();
+        fs::write(&data, other.split_once('\n').unwrap().1).unwrap();
+        assert!(!told(&run("third", &caching).2), "{recipe}: another file under the same name");
+    }
 }
 
 #[test]

@@ -296,6 +296,44 @@ fn eval_compares_with_a_reference() {
 }
 
 #[test]
+fn eval_judges_what_models_write() {
+    let judge = |flags: &[&str]| {
+        let common =
+            ["eval", "--model", "model", "--dataset_name", "prompted.jsonl", "--json", "--max_new_tokens", "8"];
+        let rewards = ["--reward_funcs", "length", "contains:the", "--reward_weights", "1", "0.5"];
+        collimate(&[&common[..], &rewards, flags].concat()).objects().remove(0)
+    };
+    let alone = judge(&["--num_generations", "4"]);
+    let weighted = number(&alone, "rewards/length/mean") + 0.5 * number(&alone, "rewards/contains/mean");
+    near(number(&alone, "reward"), weighted, 1e-9, "the reward is the weighted sum");
+    assert!(number(&alone, "reward_stderr") > 0.0 && alone.get("win_rate").is_none() && alone.get("kl").is_none());
+    // Against itself, with the same draws: as many wins as losses, no divergence
+    let itself = judge(&["--num_generations", "4", "--ref_model", "model"]);
+    near(number(&itself, "win_rate"), 0.5, 1e-12, "win rate against itself");
+    near(number(&itself, "kl"), 0.0, 1e-12, "KL from itself");
+    assert_eq!(number(&itself, "reward"), number(&itself, "ref_reward"));
+    assert_eq!(judge(&["--num_generations", "4"]), alone, "the same seed, the same answer");
+
+    let folder = tempfile::tempdir().unwrap();
+    let trained = folder.path().join("long");
+    let trained = trained.to_str().unwrap();
+    let flags =
+        "--reward_funcs contains:e --num_generations 4 --max_completion_length 8 --learning_rate 3e-3 --max_steps 30";
+    let words = ["grpo", "--model_name_or_path", "model", "--dataset_name", "prompted.jsonl", "--output_dir", trained];
+    let outcome = collimate(&[&words[..], &flags.split(' ').collect::<Vec<_>>()].concat());
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let args = "--dataset_name prompted.jsonl --json --max_new_tokens 8 --reward_funcs contains:e --num_generations 4";
+    let words =
+        [&["eval", "--model", trained, "--ref_model", "model"][..], &args.split(' ').collect::<Vec<_>>()].concat();
+    let found = collimate(&words).objects().remove(0);
+    let [rate, low, high] = ["win_rate", "win_rate_low", "win_rate_high"].map(|name| number(&found, name));
+    assert!(0.5 < low && low < rate && rate < high && high <= 1.0, "{found}");
+    assert!(number(&found, "kl") > 3.0 * number(&found, "kl_stderr"), "{found}");
+    // A KL on completions from another distribution would be no KL
+    assert!(collimate(&[&words[..], &["--temperature", "0.5"]].concat()).objects()[0].get("kl").is_none());
+}
+
+#[test]
 fn eval_says_which_rows_it_left_out() {
     let rows = b"{\"prompt\":\"The otter\",\"completion\":\" waited\"}\n{\"prompt\":\"\",\"completion\":\"\"}\n";
     let (_folder, path) = file("rows.jsonl", rows);

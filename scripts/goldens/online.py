@@ -75,8 +75,10 @@ CASES = {
     "grpo_delta": dict(delta=1.05, mask_truncated_completions=True, **REUSE),
     "grpo_entropy": dict(entropy_coef=0.05, top_entropy_quantile=0.5),
     "grpo_adaptive_entropy": dict(use_adaptive_entropy=True, entropy_coef=0.02, entropy_target=5.0, entropy_coef_delta=0.01),
+    "grpo_following": dict(sync_ref_model=True, ref_model_sync_steps=2, ref_model_mixup_alpha=0.5, **KL),
     "rloo": {},
     "rloo_reuse": dict(beta=0.3, normalize_advantages=True, reward_clip_range=[-1.0, 1.0], **REUSE),
+    "rloo_following": dict(sync_ref_model=True, ref_model_sync_steps=3, ref_model_mixup_alpha=0.9),
     "rloo_no_kl": dict(beta=0.0, mask_truncated_completions=True),
 }
 

@@ -159,7 +159,7 @@ fn max_length(args: &InspectArgs, folder: &Path, tokenizer: &Tokenizer) -> usize
 fn tokens(dataset: &Dataset, format: Format, tokenizer: &Tokenizer, max_length: usize, rows: usize) -> Result<Report> {
     let limit = Some(max_length);
     let (lengths, account, shown): (Vec<usize>, RowReport, Vec<Sequences>) = match format.kind {
-        Kind::Preference | Kind::ImplicitPreference => {
+        Kind::TokenizedPreference | Kind::Preference | Kind::ImplicitPreference => {
             let options = PreferenceOptions { max_length: limit, truncation: Truncation::KeepStart };
             let prepared = preference_examples(dataset, tokenizer, &options)?;
             let pairs = prepared.examples.iter();

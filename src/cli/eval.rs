@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{count, non_negative};
 use super::data::parse_columns;
+use super::judge::{JudgeArgs, judge};
 use super::output::Output;
 use crate::data::{
     Dataset, Format, Kind, LmOptions, PreferenceOptions, ReadOptions, RowReport, Truncation, lm_examples,
@@ -28,6 +29,8 @@ const MAX_LENGTH: usize = 1024;
 /// divergence only where the model itself wrote the rows). Pairs of chosen and rejected completions give
 /// log-probabilities and how often the chosen one is likelier; with a reference, DPO's loss and implicit rewards.
 /// A reward model ranks such pairs: accuracy with its 95 % interval, beside the rule that the longer answer is better.
+/// With `reward_funcs` the model completes the dataset's prompts and the rewards judge it; with a reference, which
+/// completes them too, the share of wins against it with its 95 % interval, and the KL divergence from it.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct Args {
@@ -67,6 +70,9 @@ pub struct Args {
     /// Compute in bfloat16 where that is safe
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub bf16: bool,
+    /// What the model writes for the prompts of the dataset is judged, in place of what the dataset holds
+    #[command(flatten)]
+    pub judge: JudgeArgs,
     /// Print one JSON object
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub json: bool,
@@ -93,6 +99,10 @@ pub fn run(args: Args) -> Result<()> {
     let split = if lone { known[0].clone() } else { args.dataset_test_split.clone() };
     let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
 
+    if args.judge.asked() {
+        let (evaluation, report) = judge(&source, reference.as_ref(), &dataset, &args.judge, args.offline)?;
+        return print(&evaluation, &report, args.json);
+    }
     if is_reward_model(&source) {
         return rank(&source, &dataset, &args);
     }
@@ -106,7 +116,7 @@ pub fn run(args: Args) -> Result<()> {
     print(&evaluation, &report, args.json)
 }
 
-fn is_reward_model(source: &ModelSource) -> bool {
+pub(super) fn is_reward_model(source: &ModelSource) -> bool {
     source.config.architectures.iter().any(|class| class == Architecture::SequenceClassification.class_name())
 }
 
@@ -133,7 +143,7 @@ fn evaluate(
     let (tokenizer, max_length) = (&sources[0].tokenizer, Some(max_length));
     let format = Format::of(dataset, "text")?;
     let pairs = match format.kind {
-        Kind::Preference | Kind::ImplicitPreference => true,
+        Kind::TokenizedPreference | Kind::Preference | Kind::ImplicitPreference => true,
         Kind::Tokenized | Kind::PromptCompletion | Kind::LanguageModeling => false,
         Kind::PromptOnly | Kind::UnpairedPreference => {
             return Err(Error::usage(format!(

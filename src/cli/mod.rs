@@ -19,6 +19,7 @@ mod failure;
 mod flags;
 pub mod generate;
 pub mod inspect;
+mod judge;
 mod lines;
 mod logging;
 pub mod logprobs;

@@ -12,6 +12,14 @@ config_keys! {
             precompute_ref_log_probs: bool = false;
             /// Rows of one forward pass of that computation; the batch size where not set
             precompute_ref_batch_size: Option<usize> = None, Range::at_least(1.0);
+        }
+    }
+}
+
+config_keys! {
+    /// A reference model that follows the policy
+    pub struct SyncKeys {
+        "Reference model" {
             /// Let the reference model follow the policy
             sync_ref_model: bool = false;
             /// Share of the policy in the reference model each time that it follows
@@ -23,19 +31,32 @@ config_keys! {
 }
 
 impl ReferenceKeys {
-    /// The share of the policy and the steps between, where the reference model follows
-    pub fn sync(&self) -> Option<(f64, u64)> {
-        self.sync_ref_model.then_some((self.ref_model_mixup_alpha, self.ref_model_sync_steps as u64))
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.sync_ref_model && self.precompute_ref_log_probs {
+    /// Refuses what cannot be had together
+    pub fn check_with(&self, sync: &SyncKeys) -> Result<()> {
+        if sync.sync_ref_model && self.precompute_ref_log_probs {
             return Err(Error::usage(
                 "`sync_ref_model` and `precompute_ref_log_probs` exclude each other: what is computed once does not \
                  follow the policy",
             )
             .hint("leave out one of the two"));
         }
+        Ok(())
+    }
+
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "every group of keys has this method")]
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncKeys {
+    /// The share of the policy and the steps between, where the reference model follows
+    pub fn sync(&self) -> Option<(f64, u64)> {
+        self.sync_ref_model.then_some((self.ref_model_mixup_alpha, self.ref_model_sync_steps as u64))
+    }
+
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "every group of keys has this method")]
+    fn check(&self) -> Result<()> {
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::convert::Map;
 use super::keys::Range;
+use super::mixture::DatasetPart;
 use super::steps::{Resume, Steps};
 use super::{config_choice, config_keys};
 use crate::{Error, Result};
@@ -120,7 +121,11 @@ config_keys! {
             dataset_name: Option<String> = None;
             /// Configuration of a dataset on the Hub
             dataset_config: Option<String> = None;
-            /// Split to train on
+            /// Datasets to train on together, in place of dataset_name; each with path, split, columns, fraction
+            datasets: Vec<DatasetPart> = Vec::new();
+            /// Hold so many of the rows out for evaluation; below 1, their share
+            test_split_size: Option<f64> = None, Range::above(0.0);
+            /// Split to train on, or a part of one such as train[:10%]
             dataset_train_split: String = "train".to_owned();
             /// Split to evaluate on
             dataset_test_split: String = "test".to_owned();
@@ -136,7 +141,7 @@ config_keys! {
             train_sampling_strategy: SamplingStrategy = SamplingStrategy::Random;
             /// Token that pads; the tokenizer's own, else its end-of-text token, where not set
             pad_token: Option<String> = None;
-            /// Folder that keeps reference log-probabilities between runs
+            /// Folder that keeps tokenised rows and reference log-probabilities between runs
             cache_dir: Option<String> = None;
             /// Never ask the network (also HF_HUB_OFFLINE=1)
             offline: bool = false;
@@ -227,6 +232,10 @@ impl TrainKeys {
                 self.warmup_steps
             )));
         }
+        if self.test_split_size.is_some() && self.eval_dataset.is_some() {
+            return Err(Error::usage("`test_split_size` and `eval_dataset` both name rows to evaluate on")
+                .hint("leave one of them out"));
+        }
         if self.report_to.len() > 1 && self.report_to.contains(&Tracker::None) {
             return Err(Error::usage("`report_to` must be `none` or name trackers, got both"));
         }
@@ -249,6 +258,11 @@ impl TrainKeys {
     /// The model, which must be given
     pub fn model(&self) -> Result<&str> {
         given("model_name_or_path", self.model_name_or_path.as_deref())
+    }
+
+    /// The datasets of a mixture, where the request names any
+    pub fn mixture(&self) -> Option<&[DatasetPart]> {
+        (!self.datasets.is_empty()).then_some(&self.datasets[..])
     }
 
     /// The dataset, which must be given

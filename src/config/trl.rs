@@ -150,10 +150,8 @@ const NO_VLLM: &str = "completions are sampled in this process";
 pub const KEYS: &[TrlKey] = &[
     // Script, dataset and launcher
     only("env", harmless_environment, "variables are set in the shell that starts the run"),
-    only("datasets", empty, "one dataset is read, `dataset_name`"),
     only("streaming", off, "rows are read in full before the first step"),
     only("dataset_streaming", off, "rows are read in full before the first step"),
-    only("test_split_size", empty, "splits are made before the run"),
     only("accelerate_config", single_device, ONE_DEVICE),
     only("num_processes", one, ONE_DEVICE),
     ignored("ignore_bias_buffers", ONE_DEVICE),
@@ -320,9 +318,6 @@ pub const KEYS: &[TrlKey] = &[
     ignored("use_transformers_continuous_batching", SAME_RESULT).of(GROUP),
     ignored("transformers_continuous_batching_config", SAME_RESULT).of(GROUP),
     ignored("use_transformers_paged", SAME_RESULT).of(GROUP),
-    only("sync_ref_model", off, "the reference model stays as it was at the start").of(GROUP),
-    ignored("ref_model_mixup_alpha", "it needs `sync_ref_model`").of(GROUP),
-    ignored("ref_model_sync_steps", "it needs `sync_ref_model`").of(GROUP),
     // PPO's own names of common keys
     renamed("response_length", "max_completion_length").of(ONLINE_PPO),
     renamed("reward_model_path", "reward_model_name_or_path").of(ONLINE_PPO),
@@ -344,7 +339,7 @@ mod tests {
     use super::*;
     use crate::config::{
         CpoKeys, DpoKeys, GrpoKeys, Key, KtoKeys, OnlineKeys, OrpoKeys, ReferenceKeys, RewardKeys, RlooKeys, SftKeys,
-        TrainKeys,
+        SyncKeys, TrainKeys,
     };
 
     /// The fields of TRL 1.16's ScriptArguments, DatasetMixtureConfig, ModelConfig and base config
@@ -432,12 +427,12 @@ mod tests {
         let commands: [(&str, &[&[Key]], &str); 8] = [
             ("sft", &[SftKeys::KEYS], SFT),
             ("reward", &[RewardKeys::KEYS], REWARD),
-            ("dpo", &[DpoKeys::KEYS, ReferenceKeys::KEYS], DPO),
-            ("kto", &[KtoKeys::KEYS, ReferenceKeys::KEYS], KTO),
+            ("dpo", &[DpoKeys::KEYS, ReferenceKeys::KEYS, SyncKeys::KEYS], DPO),
+            ("kto", &[KtoKeys::KEYS, ReferenceKeys::KEYS, SyncKeys::KEYS], KTO),
             ("orpo", &[OrpoKeys::KEYS], ORPO),
             ("cpo", &[CpoKeys::KEYS], CPO),
-            ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS], GRPO),
-            ("rloo", &[OnlineKeys::KEYS, RlooKeys::KEYS], RLOO),
+            ("grpo", &[OnlineKeys::KEYS, GrpoKeys::KEYS, SyncKeys::KEYS], GRPO),
+            ("rloo", &[OnlineKeys::KEYS, RlooKeys::KEYS, SyncKeys::KEYS], RLOO),
         ];
         for (command, own, fields) in commands {
             for field in COMMON.split_whitespace().chain(fields.split_whitespace()) {

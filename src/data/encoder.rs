@@ -13,6 +13,8 @@ pub(super) struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     template_for_tools: Option<ChatTemplate>,
+    /// One more than the largest id
+    pub vocab: usize,
 }
 
 /// A sequence's ids, and which of them the assistant generates; all of them where no one asks
@@ -31,7 +33,8 @@ pub(super) struct Joined {
 impl<'a> Encoder<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer, conversational: bool) -> Result<Self> {
         let template = |tools| conversational.then(|| tokenizer.chat_template(tools)).transpose();
-        Ok(Self { tokenizer, template: template(false)?, template_for_tools: template(true)? })
+        let (template, template_for_tools) = (template(false)?, template(true)?);
+        Ok(Self { tokenizer, template, template_for_tools, vocab: tokenizer.vocab_size() })
     }
 
     /// A text with EOS or a whole conversation; `None` for one without messages

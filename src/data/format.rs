@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub enum Kind {
     /// `input_ids`, made elsewhere
     Tokenized,
+    /// `chosen_ids`, `rejected_ids` and, where they go on from one, `prompt_ids`, made elsewhere
+    TokenizedPreference,
     /// `prompt`, `chosen`, `rejected`
     Preference,
     /// `chosen`, `rejected` that share their beginning
@@ -31,6 +33,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Tokenized => "tokenised",
+            Self::TokenizedPreference => "tokenised preference",
             Self::Preference => "preference",
             Self::ImplicitPreference => "preference with implicit prompt",
             Self::UnpairedPreference => "unpaired preference",
@@ -53,15 +56,19 @@ pub struct Format {
 impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shape = if self.conversational { "conversational" } else { "standard" };
-        if self.kind == Kind::Tokenized { f.write_str("tokenised") } else { write!(f, "{}, {shape}", self.kind.name()) }
+        match self.kind {
+            Kind::Tokenized | Kind::TokenizedPreference => f.write_str(self.kind.name()),
+            kind => write!(f, "{}, {shape}", kind.name()),
+        }
     }
 }
 
 impl Format {
     /// The format of a dataset by its first row, for a look at it; `text_field` is the column of plain text
     pub fn of(dataset: &Dataset, text_field: &str) -> Result<Self> {
-        const ANY: [Kind; 7] = [
+        const ANY: [Kind; 8] = [
             Kind::Tokenized,
+            Kind::TokenizedPreference,
             Kind::Preference,
             Kind::ImplicitPreference,
             Kind::UnpairedPreference,
@@ -90,7 +97,8 @@ impl Format {
             .hint(rename_hint(&found, kinds, text_field)));
         };
         let column = leading_column(first, kind, text_field);
-        let conversational = first.fields.get(column).is_some_and(Value::is_array) && kind != Kind::Tokenized;
+        let tokenised = matches!(kind, Kind::Tokenized | Kind::TokenizedPreference);
+        let conversational = first.fields.get(column).is_some_and(Value::is_array) && !tokenised;
         Ok(Self { kind, conversational })
     }
 
@@ -124,6 +132,7 @@ impl Format {
 fn columns<'a>(kind: Kind, row: &Row, text_field: &'a str) -> Vec<&'a str> {
     match kind {
         Kind::Tokenized => vec!["input_ids"],
+        Kind::TokenizedPreference => vec!["chosen_ids", "rejected_ids"],
         Kind::Preference => vec!["prompt", "chosen", "rejected"],
         Kind::ImplicitPreference => vec!["chosen", "rejected"],
         Kind::UnpairedPreference => vec!["prompt", "completion", "label"],
@@ -145,6 +154,7 @@ fn serves(row: &Row, kind: Kind, text_field: &str) -> bool {
 pub(super) fn leading_column<'a>(row: &Row, kind: Kind, text_field: &'a str) -> &'a str {
     match kind {
         Kind::Tokenized => "input_ids",
+        Kind::TokenizedPreference => "chosen_ids",
         Kind::Preference | Kind::ImplicitPreference => "chosen",
         Kind::UnpairedPreference | Kind::PromptCompletion | Kind::PromptOnly => "prompt",
         Kind::LanguageModeling if present(row, "messages") => "messages",
@@ -155,7 +165,7 @@ pub(super) fn leading_column<'a>(row: &Row, kind: Kind, text_field: &'a str) -> 
 
 fn rename_hint(found: &[&str], kinds: &[Kind], text_field: &str) -> String {
     let wanted = kinds.iter().flat_map(|kind| match kind {
-        Kind::Tokenized => vec![],
+        Kind::Tokenized | Kind::TokenizedPreference => vec![],
         Kind::LanguageModeling => vec![text_field, "messages"],
         Kind::PromptCompletion | Kind::UnpairedPreference => vec!["prompt", "completion"],
         Kind::Preference | Kind::ImplicitPreference => vec!["prompt", "chosen", "rejected"],

@@ -4,11 +4,13 @@
 //! [`prompt_examples`] (token ids as TRL makes them, with a [`RowReport`] of what was left out and why) → [`Sampler`].
 //! Not responsible for: finding a dataset on the Hub, batching and padding, or printing.
 
+mod cache;
 mod encoder;
 mod files;
 mod format;
 mod inspect;
 mod json;
+mod mixture;
 mod pack;
 mod parquet;
 mod preference;
@@ -17,6 +19,7 @@ mod record;
 mod report;
 mod sampler;
 mod sequences;
+mod split;
 mod template;
 mod template_python;
 mod tokenize;
@@ -24,18 +27,21 @@ mod tokenized;
 mod tokenizer;
 mod tokenizer_files;
 
+pub use cache::cached_examples;
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
+pub use mixture::mix;
 pub use pack::{Packing, pack};
 pub use preference::{
     PreferenceExample, PreferenceOptions, UnpairedExample, framed_preference_examples, preference_examples,
     unpaired_examples,
 };
-pub use reader::{Dataset, ReadOptions, read_dataset, read_split, splits};
+pub use reader::{Dataset, Located, ReadOptions, locate, read_dataset, splits};
 pub use record::{Place, Row};
 pub use report::{Dropped, Prepared, RowReport};
 pub use sampler::{Sampler, Strategy};
 pub use sequences::{PairExample, RowSequences, SequenceEncoder, pair_examples, row_sequences};
+pub use split::split_names;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenize::{LmExample, LmOptions, PromptExample, PromptOptions, Truncation, lm_examples, prompt_examples};
 pub use tokenizer::Tokenizer;

@@ -1,6 +1,7 @@
 //! Rows to pairs of completions and to single completions with a label, id for id as TRL 1.16's `DPOTrainer`, `KTOTrainer`
 //! and, where the ends are framed, its `ORPOTrainer` and `CPOTrainer` prepare them.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::encoder::{Encoder, Joined};
@@ -9,6 +10,7 @@ use super::reader::Dataset;
 use super::record::{Row, type_name};
 use super::report::{Outcome, Prepared};
 use super::tokenize::{NO_MESSAGES, Truncation, build, truncate};
+use super::tokenized::token_ids;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
@@ -20,7 +22,7 @@ const PAIR_COLUMNS: &str = "`chosen` with `rejected`, and best a `prompt`,";
 
 /// A prompt with two completions. `max_length` has been applied: with [`Truncation::KeepEnd`] each side may have lost a
 /// different part of the prompt, so take the sequences from [`Self::chosen_sequence`] and [`Self::rejected_sequence`]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreferenceExample {
     /// The prompt, whole
     pub prompt: Vec<u32>,
@@ -134,18 +136,25 @@ fn pairs(
     options: &PreferenceOptions,
     frame: &Frame,
 ) -> Result<Prepared<PreferenceExample>> {
-    let format = Format::among(dataset, &[Kind::Preference, Kind::ImplicitPreference], "text", PAIR_COLUMNS)?;
+    const KINDS: [Kind; 3] = [Kind::TokenizedPreference, Kind::Preference, Kind::ImplicitPreference];
+    let format = Format::among(dataset, &KINDS, "text", PAIR_COLUMNS)?;
     let implicit = is_implicit(dataset, format);
     let encoder = Encoder::new(tokenizer, format.conversational)?;
+    let joined = |row: &Row| -> Result<std::result::Result<Joined, &'static str>> {
+        if format.kind == Kind::TokenizedPreference {
+            let [prompt, chosen, rejected] =
+                ["prompt_ids", "chosen_ids", "rejected_ids"].map(|name| token_ids(row, name, encoder.vocab));
+            return Ok(Ok(Joined { prompt: prompt?, completions: vec![chosen?, rejected?], boundary: None }));
+        }
+        let Some((prompt, chosen, rejected)) = sides(row, format, implicit)? else { return Ok(Err(NO_SHARED_PROMPT)) };
+        Ok(encoder.joined(row, &prompt, &[&chosen, &rejected])?.ok_or(NO_MESSAGES))
+    };
     let prepared = build(dataset, |row| {
         format.check(row, "text")?;
-        let Some((prompt, chosen, rejected)) = sides(row, format, implicit)? else {
-            return Ok(Outcome::Dropped(NO_SHARED_PROMPT));
+        let Joined { mut prompt, mut completions, boundary } = match joined(row)? {
+            Ok(joined) => joined,
+            Err(reason) => return Ok(Outcome::Dropped(reason)),
         };
-        let Some(joined) = encoder.joined(row, &prompt, &[&chosen, &rejected])? else {
-            return Ok(Outcome::Dropped(NO_MESSAGES));
-        };
-        let Joined { mut prompt, mut completions, boundary } = joined;
         if completions.iter().any(Vec::is_empty) {
             return Ok(Outcome::Dropped(EMPTY_COMPLETION));
         }
@@ -206,7 +215,7 @@ fn split_implicit<'a>(chosen: Content<'a>, rejected: Content<'a>) -> Option<(Con
 }
 
 /// A completion that was liked or not. Prompt and completion are whole: see [`Self::with_neighbour`]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnpairedExample {
     /// The prompt
     pub prompt: Vec<u32>,

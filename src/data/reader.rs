@@ -11,13 +11,14 @@ use serde_json::{Map, Value};
 
 use super::files::{FileKind, Folder, no_split};
 use super::record::{Place, Row, list_names, nearest};
+use super::split::{self, SplitPart};
 use super::{json, parquet};
 use crate::error::{Error, Result};
 
 /// What to read of a dataset path
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
-    /// The split; a file without split names is all `train`
+    /// The split, or parts of splits such as `train[:10%]`; a file without split names is all `train`
     pub split: String,
     /// A subfolder that holds one configuration of the dataset
     pub config: Option<String>,
@@ -47,61 +48,121 @@ pub struct Dataset {
 /// Takes each row as it is read
 pub(super) type Sink<'a> = dyn FnMut(Row) -> Result<()> + 'a;
 
-/// Reads one split of a file or folder
-pub fn read_dataset(path: &Path, options: &ReadOptions) -> Result<Dataset> {
-    let folder = exists(path)?.is_dir();
-    let files = if folder {
-        Folder::open(path, options.config.as_deref())?.files(path, &options.split)?
-    } else {
-        vec![path.to_path_buf()]
-    };
-    // A single file is all training data whatever its name says, as `datasets` has it; a `.json` file may say otherwise
-    let single = !folder;
-    if single && options.split != "train" && FileKind::require(path)? != FileKind::Json {
-        return Err(no_split(path, &options.split, &["train".to_string()]));
-    }
-    read(path, files, single, options)
+/// Rows that were found and are not read yet
+#[derive(Debug, Clone)]
+pub struct Located {
+    path: PathBuf,
+    pieces: Vec<Piece>,
+    columns: BTreeMap<String, String>,
 }
 
-/// Reads the files of one split of the dataset `path`, which someone else has told apart
-pub fn read_split(path: &Path, files: Vec<PathBuf>, options: &ReadOptions) -> Result<Dataset> {
-    read(path, files, false, options)
+/// A split, or a part of it, in its files
+#[derive(Debug, Clone)]
+struct Piece {
+    part: SplitPart,
+    files: Vec<PathBuf>,
+    /// A path that is a file itself
+    single: bool,
 }
 
-fn read(path: &Path, files: Vec<PathBuf>, single: bool, options: &ReadOptions) -> Result<Dataset> {
-    let mut found: Vec<String> = Vec::new();
-    let mut rows = Vec::new();
-    for file in &files {
-        read_file(file, &options.split, single, &mut |mut row: Row| {
-            for name in row.fields.keys() {
-                if !found.iter().any(|known| known == name) {
-                    found.push(name.clone());
-                }
+/// Finds the files of the splits that are asked for in a file or folder
+pub fn locate(path: &Path, options: &ReadOptions) -> Result<Located> {
+    let single = !exists(path)?.is_dir();
+    let located = Located::new(path, options, |split| {
+        if single {
+            // A single file is all training data whatever its name says, as `datasets` has it; a `.json` file may say
+            // otherwise
+            if split != "train" && FileKind::require(path)? != FileKind::Json {
+                return Err(no_split(path, split, &["train".to_string()]));
             }
-            rename(&mut row, &options.columns)?;
-            rows.push(row);
-            Ok(())
-        })?;
+            return Ok(vec![path.to_path_buf()]);
+        }
+        Folder::open(path, options.config.as_deref())?.files(path, split)
+    })?;
+    let pieces = located.pieces.into_iter().map(|piece| Piece { single, ..piece });
+    Ok(Located { pieces: pieces.collect(), ..located })
+}
+
+/// Reads what [`locate`] finds
+pub fn read_dataset(path: &Path, options: &ReadOptions) -> Result<Dataset> {
+    locate(path, options)?.read()
+}
+
+impl Located {
+    /// Rows in the files that `files` names for each split of the dataset `path`
+    pub fn new(
+        path: &Path,
+        options: &ReadOptions,
+        mut files: impl FnMut(&str) -> Result<Vec<PathBuf>>,
+    ) -> Result<Self> {
+        let parts = split::parse(&options.split)?;
+        let piece = |part: SplitPart| Ok(Piece { files: files(&part.name)?, part, single: false });
+        let pieces = parts.into_iter().map(piece).collect::<Result<_>>()?;
+        Ok(Self { path: path.to_path_buf(), pieces, columns: options.columns.clone() })
     }
-    if rows.is_empty() {
-        return Err(Error::usage(format!("`{}` holds no rows", path.display())));
+
+    /// The path that was asked for
+    pub fn path(&self) -> &Path {
+        &self.path
     }
-    for wanted in options.columns.keys() {
-        if !found.contains(wanted) {
-            let hint = match nearest(wanted, &found) {
+
+    /// The files, in the order in which they are read
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.pieces.iter().flat_map(|piece| piece.files.iter().map(PathBuf::as_path))
+    }
+
+    /// Reads them
+    pub fn read(&self) -> Result<Dataset> {
+        let mut dataset = Dataset { path: self.path.clone(), files: Vec::new(), columns: Vec::new(), rows: Vec::new() };
+        for piece in &self.pieces {
+            let before = dataset.rows.len();
+            for file in &piece.files {
+                read_file(file, &piece.part.name, piece.single, &mut |row: Row| {
+                    for name in row.fields.keys() {
+                        if !dataset.columns.iter().any(|known| known == name) {
+                            dataset.columns.push(name.clone());
+                        }
+                    }
+                    dataset.rows.push(row);
+                    Ok(())
+                })?;
+            }
+            if dataset.rows.len() == before {
+                return Err(Error::usage(format!("`{}` holds no rows", self.path.display())));
+            }
+            if !piece.part.is_whole() {
+                let range = piece.part.range(dataset.rows.len() - before)?;
+                dataset.rows.truncate(before + range.end);
+                dataset.rows.drain(before..before + range.start);
+            }
+            dataset.files.extend(piece.files.iter().cloned());
+        }
+        dataset.rename_columns(&self.columns)
+    }
+}
+
+impl Dataset {
+    /// Its columns under other names, found → expected
+    ///
+    /// # Errors
+    /// A column that no row has; two columns with one name
+    pub fn rename_columns(mut self, columns: &BTreeMap<String, String>) -> Result<Self> {
+        if let Some(wanted) = columns.keys().find(|wanted| !self.columns.contains(wanted)) {
+            let hint = match nearest(wanted, &self.columns) {
                 Some(name) => format!("did you mean `{name}`?"),
                 None => "`columns` maps a column of the file to the name that is expected".to_string(),
             };
             return Err(Error::usage(format!(
                 "`columns`: `{}` has no column `{wanted}`, it has {}",
-                path.display(),
-                list_names(&found)
+                self.path.display(),
+                list_names(&self.columns)
             ))
             .hint(hint));
         }
+        self.rows.iter_mut().try_for_each(|row| rename(row, columns))?;
+        self.columns = self.columns.into_iter().map(|name| columns.get(&name).cloned().unwrap_or(name)).collect();
+        Ok(self)
     }
-    let columns = found.into_iter().map(|name| options.columns.get(&name).cloned().unwrap_or(name)).collect();
-    Ok(Dataset { path: path.to_path_buf(), files, columns, rows })
 }
 
 /// The splits of a dataset path, `train` first

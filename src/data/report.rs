@@ -1,6 +1,6 @@
 //! What became of the rows: used, dropped and why.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::{Place, list_names};
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ pub struct Prepared<T> {
 }
 
 /// The account of a dataset's rows, as it goes into the manifest
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowReport {
     /// Rows read
     pub read: usize,
@@ -30,7 +30,7 @@ pub struct RowReport {
 }
 
 /// Rows left out for one reason
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Why
     pub reason: String,
@@ -38,6 +38,18 @@ pub struct Dropped {
     pub count: usize,
     /// The first few
     pub first: Vec<Place>,
+}
+
+impl RowReport {
+    /// Says what was left out, and which pairs are equal
+    pub(super) fn warn(&self, dataset: &str) {
+        for Dropped { reason, count, first } in &self.dropped {
+            tracing::warn!("dropped {count} of {} rows of `{dataset}`: {reason} (first at {})", self.read, first[0]);
+        }
+        if self.equal_pairs > 0 {
+            tracing::warn!("{} rows of `{dataset}` have equal chosen and rejected completions", self.equal_pairs);
+        }
+    }
 }
 
 /// What one row became
@@ -88,9 +100,7 @@ pub(super) fn collect<'a, T>(
         }
     }
     let dataset = dataset.display();
-    for Dropped { reason, count, first } in &report.dropped {
-        tracing::warn!("dropped {count} of {} rows of `{dataset}`: {reason} (first at {})", report.read, first[0]);
-    }
+    report.warn(&dataset.to_string());
     if let Some((text, place)) = lost {
         tracing::warn!(
             "in {} of {} rows of `{dataset}` the tokens of the prompt change when the completion follows; the completion \
@@ -99,9 +109,6 @@ pub(super) fn collect<'a, T>(
             report.boundary_moved,
             report.used
         );
-    }
-    if report.equal_pairs > 0 {
-        tracing::warn!("{} rows of `{dataset}` have equal chosen and rejected completions", report.equal_pairs);
     }
     if examples.is_empty() {
         let reasons: Vec<String> =

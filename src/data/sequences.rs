@@ -3,6 +3,7 @@
 //! A prompt stands before its completion and both are tokenised together; EOS is appended to plain text that does not
 //! end in it. Nothing is cut: half an answer would be judged as if it were whole.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::encoder::Encoder;
@@ -11,11 +12,12 @@ use super::reader::Dataset;
 use super::record::{Place, Row, type_name};
 use super::report::{Outcome, Prepared};
 use super::tokenize::build;
+use super::tokenized::tokenized_side;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
 /// A better and a worse sequence, each with its prompt and EOS
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairExample {
     /// Ids of the better one
     pub chosen: Vec<u32>,
@@ -34,7 +36,7 @@ pub struct RowSequences {
     pub pairs: bool,
 }
 
-const PAIRS: [Kind; 2] = [Kind::Preference, Kind::ImplicitPreference];
+const PAIRS: [Kind; 3] = [Kind::TokenizedPreference, Kind::Preference, Kind::ImplicitPreference];
 const MARGIN: &str = "margin";
 
 /// Pairs to train a reward model on. Rows with a side beyond `max_length` are dropped, as in TRL
@@ -62,7 +64,7 @@ pub fn pair_examples(dataset: &Dataset, tokenizer: &Tokenizer, max_length: usize
 /// What a reward model is asked about: `prompt` with `completion`, `text`, `messages`, or preference pairs. Each row gives
 /// its one or two sequences, whatever their length
 pub fn row_sequences(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<RowSequences> {
-    let kinds = [PAIRS[0], PAIRS[1], Kind::PromptCompletion, Kind::LanguageModeling];
+    let kinds = [PAIRS[0], PAIRS[1], PAIRS[2], Kind::PromptCompletion, Kind::LanguageModeling];
     let format = Format::among(dataset, &kinds, "text", "`prompt` with `completion`, or `chosen` with `rejected`")?;
     let encoder = Encoder::new(tokenizer, format.conversational)?;
     let pairs = PAIRS.contains(&format.kind);
@@ -130,6 +132,9 @@ impl<'a> SequenceEncoder<'a> {
 /// One side of a pair, after its prompt where the row has one; `None` for a conversation without messages
 fn pair_side(encoder: &Encoder<'_>, format: Format, row: &Row, side: &str) -> Result<Option<Vec<u32>>> {
     format.check(row, "text")?;
+    if format.kind == Kind::TokenizedPreference {
+        return tokenized_side(row, side, encoder.vocab).map(Some);
+    }
     let content = Content::of(row, side, format.conversational)?;
     // A text beside messages repeats the prompt that those begin with
     let repeats = format.conversational && row.fields.get("prompt").is_some_and(Value::is_string);

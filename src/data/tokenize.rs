@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::encoder::{Encoder, Marked};
 use super::format::{Content, Format, Kind, leading_column};
@@ -28,7 +29,7 @@ pub enum Truncation {
 }
 
 /// A text to model
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LmExample {
     /// Token ids
     pub ids: Vec<u32>,
@@ -96,7 +97,7 @@ pub fn lm_examples(dataset: &Dataset, tokenizer: &Tokenizer, options: &LmOptions
     if format.kind == Kind::Tokenized {
         warn_of_ignored_mask(dataset, options);
     }
-    let prepared = build_lm(dataset, tokenizer, options, format, &encoder)?;
+    let prepared = build_lm(dataset, options, format, &encoder)?;
     if options.assistant_only_loss && format.kind != Kind::Tokenized {
         warn_of_endless_turns(&prepared.examples[0], tokenizer);
     }
@@ -117,7 +118,6 @@ fn warn_of_endless_turns(example: &LmExample, tokenizer: &Tokenizer) {
 
 fn build_lm(
     dataset: &Dataset,
-    tokenizer: &Tokenizer,
     options: &LmOptions,
     format: Format,
     encoder: &Encoder<'_>,
@@ -125,7 +125,7 @@ fn build_lm(
     build(dataset, |row| {
         format.check(row, &options.text_field)?;
         let (mut example, boundary) = match format.kind {
-            Kind::Tokenized => (tokenized_row(row, tokenizer, options)?, None),
+            Kind::Tokenized => (tokenized_row(row, encoder.vocab, options)?, None),
             Kind::PromptCompletion => {
                 let prompt = Content::of(row, "prompt", format.conversational)?;
                 let completion = Content::of(row, "completion", format.conversational)?;

@@ -1,38 +1,26 @@
-//! Rows that were tokenised elsewhere: `input_ids` with `labels` or masks.
+//! Rows that were tokenised elsewhere: `input_ids` with `labels` or masks, or the ids of preference rows.
 
 use serde_json::{Map, Value};
 
 use super::reader::Dataset;
 use super::record::{Row, type_name};
 use super::tokenize::{LmExample, LmOptions};
-use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
 /// A row with `input_ids`: `labels` decide where they are given, else the masks as TRL reads them
-pub(super) fn tokenized_row(row: &Row, tokenizer: &Tokenizer, options: &LmOptions) -> Result<LmExample> {
-    let vocab = tokenizer.vocab_size();
+pub(super) fn tokenized_row(row: &Row, vocab: usize, options: &LmOptions) -> Result<LmExample> {
     let numbers = |name: &str| integers(row, name);
-    let Some(raw) = numbers("input_ids")? else {
-        return Err(Error::usage(format!("{}: no `input_ids`", row.place)));
-    };
-    let id = |number: i64| u32::try_from(number).ok().filter(|id| (*id as usize) < vocab);
-    let mut ids = Vec::with_capacity(raw.len());
-    for number in &raw {
-        ids.push(id(*number).ok_or_else(|| {
-            Error::usage(format!("{}: `input_ids` holds {number}, expected ids from 0 to {}", row.place, vocab - 1))
-                .hint("tokenise the rows with the tokenizer of this model")
-        })?);
-    }
+    let ids = token_ids(row, "input_ids", vocab)?;
     let same_length = |name: &str, found: usize| {
-        let error = || Error::usage(format!("{}: `{name}` has {found} entries, `input_ids` {}", row.place, raw.len()));
-        (found == raw.len()).then_some(()).ok_or_else(error)
+        let error = || Error::usage(format!("{}: `{name}` has {found} entries, `input_ids` {}", row.place, ids.len()));
+        (found == ids.len()).then_some(()).ok_or_else(error)
     };
     let mut loss = vec![true; ids.len()];
     if let Some(labels) = numbers("labels")? {
         const IGNORED: i64 = -100;
         same_length("labels", labels.len())?;
-        for ((label, id), target) in labels.iter().zip(&raw).zip(&mut loss) {
-            if *label != IGNORED && label != id {
+        for ((label, id), target) in labels.iter().zip(&ids).zip(&mut loss) {
+            if *label != IGNORED && *label != i64::from(*id) {
                 return Err(Error::usage(format!(
                     "{}: `labels` holds {label} where `input_ids` holds {id}, expected the same id or -100",
                     row.place
@@ -50,6 +38,30 @@ pub(super) fn tokenized_row(row: &Row, tokenizer: &Tokenizer, options: &LmOption
         }
     }
     Ok(LmExample { ids, loss })
+}
+
+/// A column of token ids that the tokenizer knows
+pub(super) fn token_ids(row: &Row, name: &str, vocab: usize) -> Result<Vec<u32>> {
+    let Some(raw) = integers(row, name)? else {
+        return Err(Error::usage(format!("{}: no `{name}`", row.place)));
+    };
+    let known = |number: &i64| {
+        u32::try_from(*number).ok().filter(|id| (*id as usize) < vocab).ok_or_else(|| {
+            Error::usage(format!("{}: `{name}` holds {number}, expected ids from 0 to {}", row.place, vocab - 1))
+                .hint("tokenise the rows with the tokenizer of this model")
+        })
+    };
+    raw.iter().map(known).collect()
+}
+
+/// One side of a tokenised pair, after the prompt where the row has one
+pub(super) fn tokenized_side(row: &Row, side: &str, vocab: usize) -> Result<Vec<u32>> {
+    let mut ids = match row.fields.get("prompt_ids") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(_) => token_ids(row, "prompt_ids", vocab)?,
+    };
+    ids.extend(token_ids(row, &format!("{side}_ids"), vocab)?);
+    Ok(ids)
 }
 
 fn integers(row: &Row, name: &str) -> Result<Option<Vec<i64>>> {

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::objective::Split;
 use super::session::Session;
 use super::source::ModelSource;
 use crate::config::{OnlineKeys, TruncationMode};
-use crate::data::{
-    Dataset, PromptExample, PromptOptions, ReadOptions, RowReport, Tokenizer, prompt_examples, read_dataset,
-};
+use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
 use crate::model::gpt2::Gpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
 use crate::rollout::{Finish, Options, Rollout, Sampling, generate};
@@ -31,6 +30,13 @@ pub struct Collector {
     max_new_tokens: usize,
     /// None where every replayed row brings its rewards
     rewards: Option<Rewards>,
+}
+
+/// Whether every row has what the rewards need
+fn check_rows(rewards: &Rewards, prompts: &[PromptExample]) -> Result<()> {
+    prompts
+        .iter()
+        .try_for_each(|prompt| rewards.check_row(&prompt.row.fields).map_err(|error| error.context(&prompt.row.place)))
 }
 
 /// A row of `replay_completions`
@@ -63,55 +69,58 @@ impl Collectors {
                  holds for completions"
             );
         }
-        let open = |session: &mut Session, dataset: Dataset, name: &str, replayed: bool| {
-            Collector::open(session, &dataset, name, keys, replayed, &reward_model)
+        let open = |session: &mut Session, dataset: Dataset, split: Split, replayed: bool| {
+            Collector::open(session, &dataset, split, keys, replayed, &reward_model)
         };
         let replayed = keys.replay_completions.as_ref();
         let dataset = match replayed {
             Some(path) => read_dataset(Path::new(path), &ReadOptions::default())?,
             None => session.train_rows()?,
         };
-        let train = open(session, dataset, "train", replayed.is_some())?;
+        let train = open(session, dataset, Split::Train, replayed.is_some())?;
         let eval = session.eval_rows()?;
-        let eval = eval.map(|dataset| open(session, dataset, "eval", false)).transpose()?;
+        let eval = eval.map(|dataset| open(session, dataset, Split::Eval, false)).transpose()?;
         Ok(Self { train, eval })
     }
 }
 
 impl Collector {
+    /// Prompts to sample completions of, `max_new_tokens` long at most, and what judges them
+    ///
+    /// # Errors
+    /// A row without the columns that a reward needs
+    pub fn new(
+        prompts: Vec<PromptExample>,
+        source: &ModelSource,
+        sampling: Sampling,
+        max_new_tokens: usize,
+        rewards: Rewards,
+    ) -> Result<Self> {
+        check_rows(&rewards, &prompts)?;
+        let (tokenizer, stop) = (source.tokenizer.clone(), source.stop_tokens());
+        Ok(Self { prompts, replay: None, tokenizer, sampling, stop, max_new_tokens, rewards: Some(rewards) })
+    }
+
     fn open(
         session: &mut Session,
         dataset: &Dataset,
-        name: &str,
+        split: Split,
         keys: &OnlineKeys,
         replayed: bool,
         reward_model: &dyn Fn(&str) -> Result<Box<dyn Reward>>,
     ) -> Result<Self> {
-        let (collector, report) = Self::new(&session.source, dataset, keys, replayed, reward_model)?;
-        session.note_rows(name, &report);
-        Ok(collector)
-    }
-
-    /// Prompts of a dataset, in the tokens of a model, with the rewards of the keys; `replayed` where the rows bring their
-    /// completions. Also what became of the rows
-    pub fn new(
-        source: &ModelSource,
-        dataset: &Dataset,
-        keys: &OnlineKeys,
-        replayed: bool,
-        reward_model: &dyn Fn(&str) -> Result<Box<dyn Reward>>,
-    ) -> Result<(Self, RowReport)> {
-        let positions = source.config.n_positions;
+        let positions = session.source.config.n_positions;
         let options = PromptOptions { max_prompt_length: Some(positions - 1) };
-        let prepared = prompt_examples(dataset, &source.tokenizer, &options)?;
-        source.check_tokens(prepared.examples.iter().map(|prompt| &prompt.ids[..]))?;
-        let (prompts, report) = (prepared.examples, prepared.report);
-        let tokenizer = source.tokenizer.clone();
+        let prepared = prompt_examples(dataset, &session.source.tokenizer, &options)?;
+        session.source.check_tokens(prepared.examples.iter().map(|prompt| &prompt.ids[..]))?;
+        session.note_rows(split, &prepared.report);
+        let prompts = prepared.examples;
+        let tokenizer = session.source.tokenizer.clone();
         let limit = |prompt: &PromptExample| keys.max_completion_length.min(positions - prompt.ids.len());
         let replay = if replayed {
             let rows = prompts.iter().map(|prompt| Replayed::of(prompt, &tokenizer, limit(prompt)));
             let rows = rows.collect::<Result<Vec<_>>>()?;
-            source.check_tokens(rows.iter().flat_map(|row| row.completions.iter().map(|ids| &ids[..])))?;
+            session.source.check_tokens(rows.iter().flat_map(|row| row.completions.iter().map(|ids| &ids[..])))?;
             Some(rows)
         } else {
             None
@@ -127,12 +136,10 @@ impl Collector {
             };
             let functions = keys.rewards();
             let rewards = Rewards::from_config(&functions, keys.reward_weights.as_deref(), options, reward_model)?;
-            for prompt in &prompts {
-                rewards.check_row(&prompt.row.fields).map_err(|error| error.context(&prompt.row.place))?;
-            }
+            check_rows(&rewards, &prompts)?;
             Some(rewards)
         };
-        let mut stop = source.stop_tokens();
+        let mut stop = session.source.stop_tokens();
         for token in &keys.stop_tokens {
             stop.push(stop_token(&tokenizer, token)?);
         }
@@ -143,8 +150,7 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        let max_new_tokens = keys.max_completion_length;
-        Ok((Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens, rewards }, report))
+        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards })
     }
 
     /// Prompts there are
@@ -189,11 +195,6 @@ impl Collector {
             Some(rewards) => (rewards.names().to_vec(), rewards.weights().to_vec()),
             None => (vec!["replay".to_owned()], vec![1.0]),
         }
-    }
-
-    /// Divides the logits, in sampling and in training alike
-    pub fn temperature(&self) -> f64 {
-        self.sampling.temperature
     }
 
     /// Whether the sampler draws from the very distribution that training sees

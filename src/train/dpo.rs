@@ -11,7 +11,9 @@ use super::session::Session;
 use super::step_loop;
 use crate::Result;
 use crate::algo::preference::{self, alpha_divergence, forward_kl, implicit_reward, js_divergence, ld_weights};
-use crate::config::{CommandSpec, Context, Divergence, DpoKeys, DpoLoss, ReferenceKeys, TrainKeys, Values, to_yaml};
+use crate::config::{
+    CommandSpec, Context, Divergence, DpoKeys, DpoLoss, ReferenceKeys, SyncKeys, TrainKeys, Values, to_yaml,
+};
 use crate::data::{PreferenceExample, preference_examples};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
@@ -21,22 +23,25 @@ use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 pub const DPO: CommandSpec = CommandSpec {
     name: "dpo",
     about: "Direct preference optimisation on chosen and rejected answers",
-    groups: &[TrainKeys::KEYS, DpoKeys::KEYS, ReferenceKeys::KEYS],
+    groups: &[TrainKeys::KEYS, DpoKeys::KEYS, ReferenceKeys::KEYS, SyncKeys::KEYS],
     defaults: &[("learning_rate", "1e-6"), ("disable_dropout", "true")],
     run,
 };
 
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, keys) = (TrainKeys::from_values(values)?, DpoKeys::from_values(values)?);
-    let reference_keys = ReferenceKeys::from_values(values)?;
-    let all = train.to_values().into_iter().chain(keys.to_values()).chain(reference_keys.to_values());
+    let (reference_keys, sync) = (ReferenceKeys::from_values(values)?, SyncKeys::from_values(values)?);
+    reference_keys.check_with(&sync)?;
+    let all =
+        train.to_values().into_iter().chain(keys.to_values()).chain(reference_keys.to_values()).chain(sync.to_values());
     let mut session = Session::open(train, to_yaml(all)?, context)?;
-    let pairs = pairs::read(&mut session, preference_examples)?;
+    let pairs = pairs::read(&mut session, "pairs", preference_examples)?;
     let pairs = Pairs::new(&session, pairs)?;
     let alpha = keys.ld_alpha;
     let reference = Reference::new(
         &pairs.model,
         &reference_keys,
+        sync.sync(),
         &session,
         [pairs.of(Split::Train), pairs.of(Split::Eval)],
         &format!("pairs, ld_alpha {alpha:?}"),

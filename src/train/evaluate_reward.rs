@@ -28,12 +28,8 @@ impl Share {
         self.right / self.pairs
     }
 
-    /// Wilson's 95 % interval, which stays inside 0 and 1 and holds for few pairs too
     fn interval(&self) -> [f64; 2] {
-        let (n, p, z2) = (self.pairs, self.value(), Z * Z);
-        let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-        let half = Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-        [centre - half, centre + half]
+        wilson(self.value(), self.pairs)
     }
 
     /// NAME, NAME_low, NAME_high and NAME_pairs; nothing where there is no pair
@@ -46,6 +42,14 @@ impl Share {
             metrics.set(format!("{name}_pairs"), self.pairs);
         }
     }
+}
+
+/// Wilson's 95 % interval of a share `p` of `n` trials, which stays inside 0 and 1 and holds for few trials too
+pub(super) fn wilson(p: f64, n: f64) -> [f64; 2] {
+    let z2 = Z * Z;
+    let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    [centre - half, centre + half]
 }
 
 /// Accuracy and rewards of a reward model on pairs

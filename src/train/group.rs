@@ -11,6 +11,7 @@ use super::collect::{Collector, Collectors};
 use super::completions::{completions_table, kl_metric, length_metrics, log_probs, reward_metrics, sampling_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
+use super::reference_model::ReferenceModel;
 use super::rounds::{Geometry, RoundSizes};
 use super::session::Session;
 use super::{reward_model, step_loop};
@@ -69,19 +70,25 @@ pub trait GroupMethod {
     ) -> (f64, Metrics);
 }
 
-/// A whole run of a group method; `own` are its keys with their resolved values
+/// A whole run of a group method; `own` are its keys with their resolved values, `sync` says how the reference model
+/// follows the policy
 pub fn run<M: GroupMethod>(
     train: TrainKeys,
     online: &OnlineKeys,
     own: Vec<(&'static str, crate::config::Value)>,
     sizes: RoundSizes,
+    sync: Option<(f64, u64)>,
     method: M,
     context: &Context,
 ) -> Result<()> {
+    if sync.is_some() && !method.needs_reference() {
+        return Err(Error::usage("`sync_ref_model` needs a reference model, and with a `beta` of 0 there is none")
+            .hint("set `beta` above 0, or leave out `sync_ref_model`"));
+    }
     let all = train.to_values().into_iter().chain(online.to_values()).chain(own);
     let mut session = Session::open(train, to_yaml(all)?, context)?;
-    let reward_model = reward_model::loader(&session, online);
-    let mut trainer = GroupTrainer::open(&mut session, online, sizes, method, reward_model)?;
+    let reward_model = reward_model::loader(session.keys.offline, online.normalize_reward_model);
+    let mut trainer = GroupTrainer::open(&mut session, online, sizes, sync, method, reward_model)?;
     step_loop::train(&mut trainer, session)
 }
 
@@ -91,7 +98,7 @@ pub struct GroupTrainer<M> {
     model: Gpt2,
     /// The same weights without gradients
     view: Gpt2,
-    reference: Option<Gpt2>,
+    reference: Option<ReferenceModel>,
     train: Collector,
     eval: Option<Collector>,
     eval_generations: usize,
@@ -135,6 +142,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         session: &mut Session,
         keys: &OnlineKeys,
         sizes: RoundSizes,
+        sync: Option<(f64, u64)>,
         method: M,
         reward_model: impl Fn(&str) -> Result<Box<dyn crate::reward::Reward>>,
     ) -> Result<Self> {
@@ -163,7 +171,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         let model = session.load_model()?;
         Ok(Self {
             order: Sampler::new(strategy, &train.lengths(), session.keys.seed, 1),
-            reference: method.needs_reference().then(|| model.frozen_copy()).transpose()?,
+            reference: method.needs_reference().then(|| ReferenceModel::new(&model, sync)).transpose()?,
             view: model.detached()?,
             model,
             method,
@@ -237,7 +245,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         }
         if let Some(reference) = &self.reference {
             rollout.ref_log_probs =
-                clock.time(Part::Reference, || log_probs(reference, rollout, chunk, self.temperature))?;
+                clock.time(Part::Reference, || log_probs(reference.get(), rollout, chunk, self.temperature))?;
         }
         let own = self.method.advantages(rollout, weights, generations);
         let mut metrics = Metrics::new();
@@ -369,7 +377,10 @@ impl<M: GroupMethod> Objective for GroupTrainer<M> {
         outcome
     }
 
-    fn end_step(&mut self, _step: u64) -> Result<Metrics> {
+    fn end_step(&mut self, step: u64) -> Result<Metrics> {
+        if let Some(reference) = &mut self.reference {
+            reference.end_step(&self.view, step)?;
+        }
         let mut metrics = std::mem::take(&mut self.metrics);
         metrics.extend(self.method.end_step().iter());
         Ok(metrics)
@@ -381,14 +392,16 @@ impl<M: GroupMethod> Objective for GroupTrainer<M> {
         completions_table(&self.train, rollout, &names, step, folder)
     }
 
-    fn save_state(&self, _checkpoint: &CheckpointWriter) -> Result<Value> {
+    fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
+        self.reference.as_ref().map_or(Ok(()), |reference| reference.save(checkpoint))?;
         let used_up = |round: u64| (round + 1) * self.geometry.passes_per_round() <= self.next_pass;
         let rounds = self.rounds.iter().filter(|(round, _)| !used_up(*round)).cloned().collect();
         let saved = Saved { rounds, method: self.method.state() };
         serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the rollout: {cause}")))
     }
 
-    fn restore_state(&mut self, _checkpoint: &Checkpoint, state: Value) -> Result<()> {
+    fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
+        self.reference.as_mut().map_or(Ok(()), |reference| reference.restore(checkpoint))?;
         let wrong = |cause| Error::usage(format!("the checkpoint's rollout cannot be read: {cause}"));
         let saved: Saved = serde_json::from_value(state).map_err(wrong)?;
         self.rounds = saved.rounds;

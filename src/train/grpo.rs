@@ -13,7 +13,7 @@ use crate::algo::group_loss::{GroupLoss, Importance, LossType, MicroBatch, StepT
 use crate::algo::kl::KlEstimator;
 use crate::algo::policy::{Clip, Vespo};
 use crate::config::{
-    Aggregation, CommandSpec, Context, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, OnlineKeys, ScaleRewards,
+    Aggregation, CommandSpec, Context, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, OnlineKeys, ScaleRewards, SyncKeys,
     TrainKeys, Values,
 };
 use crate::rollout::Rollout;
@@ -23,21 +23,21 @@ use crate::run::Metrics;
 pub const GRPO: CommandSpec = CommandSpec {
     name: "grpo",
     about: "Group relative policy optimisation against any reward",
-    groups: &[TrainKeys::KEYS, OnlineKeys::KEYS, GrpoKeys::KEYS],
+    groups: &[TrainKeys::KEYS, OnlineKeys::KEYS, GrpoKeys::KEYS, SyncKeys::KEYS],
     defaults: &[("learning_rate", "1e-6")],
     run,
 };
 
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
-    let keys = GrpoKeys::from_values(values)?;
+    let (keys, sync) = (GrpoKeys::from_values(values)?, SyncKeys::from_values(values)?);
     let sizes = RoundSizes {
         num_iterations: keys.num_iterations,
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
-    let own = keys.to_values();
-    group::run(train, &online, own, sizes, Grpo::new(keys), context)
+    let own = keys.to_values().into_iter().chain(sync.to_values()).collect();
+    group::run(train, &online, own, sizes, sync.sync(), Grpo::new(keys), context)
 }
 
 struct Grpo {

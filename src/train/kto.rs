@@ -12,7 +12,7 @@ use super::session::Session;
 use super::step_loop;
 use crate::Result;
 use crate::algo::preference::{implicit_reward, kto_desirable, kto_undesirable};
-use crate::config::{CommandSpec, Context, KtoKeys, ReferenceKeys, TrainKeys, Values, to_yaml};
+use crate::config::{CommandSpec, Context, KtoKeys, ReferenceKeys, SyncKeys, TrainKeys, Values, to_yaml};
 use crate::data::{PreferenceExample, PreferenceOptions, UnpairedExample, unpaired_examples};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
@@ -22,18 +22,20 @@ use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 pub const KTO: CommandSpec = CommandSpec {
     name: "kto",
     about: "Kahneman-Tversky optimisation on single answers that were liked or not",
-    groups: &[TrainKeys::KEYS, KtoKeys::KEYS, ReferenceKeys::KEYS],
+    groups: &[TrainKeys::KEYS, KtoKeys::KEYS, ReferenceKeys::KEYS, SyncKeys::KEYS],
     defaults: &[("learning_rate", "1e-6"), ("disable_dropout", "true"), ("train_sampling_strategy", "sequential")],
     run,
 };
 
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, keys) = (TrainKeys::from_values(values)?, KtoKeys::from_values(values)?);
-    let reference_keys = ReferenceKeys::from_values(values)?;
+    let (reference_keys, sync) = (ReferenceKeys::from_values(values)?, SyncKeys::from_values(values)?);
+    reference_keys.check_with(&sync)?;
     keys.check_batches(&train)?;
-    let all = train.to_values().into_iter().chain(keys.to_values()).chain(reference_keys.to_values());
+    let all =
+        train.to_values().into_iter().chain(keys.to_values()).chain(reference_keys.to_values()).chain(sync.to_values());
     let mut session = Session::open(train, to_yaml(all)?, context)?;
-    let examples = pairs::read(&mut session, unpaired_examples)?;
+    let examples = pairs::read(&mut session, "unpaired", unpaired_examples)?;
     warn_of_imbalance(&examples[0], &keys);
     let options = pairs::options(&session);
     let block = session.keys.per_device_train_batch_size;
@@ -45,6 +47,7 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let reference = Reference::new(
         &pairs.model,
         &reference_keys,
+        sync.sync(),
         &session,
         [pairs.of(Split::Train), pairs.of(Split::Eval)],
         if estimates_kl { "completions and mismatched ones" } else { "completions" },

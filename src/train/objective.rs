@@ -20,6 +20,19 @@ pub enum Split {
     Eval,
 }
 
+impl Split {
+    /// Both
+    pub const BOTH: [Self; 2] = [Self::Train, Self::Eval];
+
+    /// As the manifest calls it
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+        }
+    }
+}
+
 /// One forward pass
 pub struct Pass<'a> {
     /// Which rows `rows` counts in

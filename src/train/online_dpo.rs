@@ -42,7 +42,7 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     }
     let sizes = RoundSizes { num_iterations: 1, steps_per_generation: None, generation_batch_size: None };
     let own = keys.to_values();
-    group::run(train, &online, own, sizes, OnlineDpo { keys }, context)
+    group::run(train, &online, own, sizes, None, OnlineDpo { keys }, context)
 }
 
 struct OnlineDpo {

@@ -1,5 +1,8 @@
 //! What the trainers on pairs of completions share before their loss.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::objective::{Pass, Split};
 use super::session::Session;
 use crate::Result;
@@ -14,18 +17,16 @@ pub fn options(session: &Session) -> PreferenceOptions {
     PreferenceOptions { max_length: Some(session.max_length()), truncation: session.truncation() }
 }
 
-/// Training and held-out examples
-pub fn read<E>(session: &mut Session, prepare: Prepare<E>) -> Result<[Vec<E>; 2]> {
+/// Training and held-out examples; `kind` names the function that makes them
+pub fn read<E: Serialize + DeserializeOwned>(
+    session: &mut Session,
+    kind: &str,
+    prepare: Prepare<E>,
+) -> Result<[Vec<E>; 2]> {
     let options = options(session);
-    let mut examples = [Vec::new(), Vec::new()];
-    let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
-    for ((name, dataset), examples) in datasets.into_iter().zip(&mut examples) {
-        let Some(dataset) = dataset else { continue };
-        let prepared = prepare(&dataset, &session.source.tokenizer, &options)?;
-        session.note_rows(name, &prepared.report);
-        *examples = prepared.examples;
-    }
-    Ok(examples)
+    let kind = format!("{kind} {options:?}");
+    let mut read = |split| session.examples(split, &kind, |rows, tokenizer| prepare(rows, tokenizer, &options));
+    Ok([read(Split::Train)?, read(Split::Eval)?])
 }
 
 /// A policy and the pairs that it learns from

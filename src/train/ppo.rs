@@ -104,7 +104,7 @@ struct Saved {
 
 impl Ppo {
     fn open(session: &mut Session, online: &OnlineKeys, keys: PpoKeys) -> Result<Self> {
-        let load = reward_model::loader(session, online);
+        let load = reward_model::loader(session.keys.offline, online.normalize_reward_model);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
         if train.is_empty() {
             return Err(Error::usage("there is no prompt to train on"));

@@ -9,6 +9,7 @@ use safetensors::{SafeTensors, serialize};
 use sha2::{Digest, Sha256};
 
 use super::objective::{Pass, Split};
+use super::reference_model::ReferenceModel;
 use super::session::Session;
 use crate::config::ReferenceKeys;
 use crate::data::PreferenceExample;
@@ -21,21 +22,14 @@ use crate::{Error, Result};
 /// Changes whenever the same key could stand for other numbers
 const FORMAT: &[u8] = b"reference log-probabilities 2";
 const NAME: &str = "log_probs";
-/// Weights of a reference model that follows the policy, in a checkpoint
-const FILE: &str = "reference.safetensors";
 
 /// Σ log π_ref of both sequences of each pair under a model
 pub type Score<'a> = dyn Fn(&Gpt2, &[&PreferenceExample]) -> Result<Tensor> + 'a;
 
 /// Where log π_ref comes from
 pub enum Reference {
-    /// A copy of the start, asked in every step
-    Model {
-        /// The copy
-        model: Box<Gpt2>,
-        /// Share of the policy that is mixed in after every so many steps
-        sync: Option<(f64, u64)>,
-    },
+    /// A model, asked in every step
+    Model(ReferenceModel),
     /// Both sums of each training and each held-out pair, computed before the first step
     Precomputed([Vec<[f32; 2]>; 2]),
 }
@@ -45,17 +39,18 @@ impl Reference {
     pub fn new(
         model: &Gpt2,
         keys: &ReferenceKeys,
+        sync: Option<(f64, u64)>,
         session: &Session,
         pairs: [&[PreferenceExample]; 2],
         kind: &str,
         score: &Score<'_>,
     ) -> Result<Self> {
-        let cache_dir = session.keys.cache_dir.as_deref().filter(|_| !keys.sync_ref_model);
-        if session.keys.cache_dir.is_some() && keys.sync_ref_model {
-            tracing::info!("`cache_dir` changes nothing: `sync_ref_model` moves the reference model");
+        let cache_dir = session.keys.cache_dir.as_deref().filter(|_| sync.is_none());
+        if session.keys.cache_dir.is_some() && sync.is_some() {
+            tracing::info!("`cache_dir` keeps tokens alone: `sync_ref_model` moves the reference model");
         }
         if !keys.precompute_ref_log_probs && cache_dir.is_none() {
-            return Ok(Self::Model { model: Box::new(model.frozen_copy()?), sync: keys.sync() });
+            return ReferenceModel::new(model, sync).map(Self::Model);
         }
         let view = model.detached()?;
         let batches = [session.keys.per_device_train_batch_size, session.keys.per_device_eval_batch_size];
@@ -82,7 +77,7 @@ impl Reference {
     /// The sums of the pass's pairs, (2B,)
     pub fn sums(&self, pass: &Pass<'_>, pairs: &[&PreferenceExample], score: &Score<'_>) -> Result<Tensor> {
         match self {
-            Self::Model { model, .. } => score(model, pairs),
+            Self::Model(model) => score(model.get(), pairs),
             Self::Precomputed(sums) => {
                 let sums = &sums[usize::from(pass.split == Split::Eval)];
                 let side = |side: usize| pass.rows.iter().map(move |&row| sums[row][side]);
@@ -92,41 +87,28 @@ impl Reference {
         }
     }
 
-    /// TR-DPO (Gorbatovski et al. 2024, <https://arxiv.org/abs/2404.09656>): π_ref ← (1 − α)·π_ref + α·π, where that is
-    /// due after step `step`, counted from 0
+    /// Lets the reference model follow the policy, where it does
     pub fn end_step(&mut self, policy: &Gpt2, step: u64) -> Result<()> {
-        let Self::Model { model, sync: Some((share, every)) } = self else { return Ok(()) };
-        if !(step + 1).is_multiple_of(*every) {
-            return Ok(());
+        match self {
+            Self::Model(model) => model.end_step(policy, step),
+            Self::Precomputed(_) => Ok(()),
         }
-        let weights = policy.weights().iter().map(|(_, tensor)| tensor.detach()).collect::<Vec<_>>();
-        let mut policy = weights.into_iter();
-        let mixed = model.with_weights(|_, own| match policy.next() {
-            Some(policy) => Ok(((own * (1.0 - *share))? + (policy * *share)?)?),
-            None => Ok(own.clone()),
-        })?;
-        **model = mixed;
-        Ok(())
     }
 
     /// Writes what a resumed run cannot take from the start again
     pub fn save(&self, checkpoint: &CheckpointWriter) -> Result<()> {
         match self {
-            Self::Model { model, sync: Some(_) } => {
-                checkpoint.write_tensors(FILE, model.weights().iter().map(|(name, tensor)| (name, tensor)))
-            }
-            _ => Ok(()),
+            Self::Model(model) => model.save(checkpoint),
+            Self::Precomputed(_) => Ok(()),
         }
     }
 
     /// Puts it back
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let Self::Model { model, sync: Some(_) } = self else { return Ok(()) };
-        let mut file = checkpoint.tensors(FILE)?;
-        let saved = model
-            .with_weights(|name, own| Ok(Tensor::from_vec(file.read::<f32>(name)?, own.shape(), own.device())?))?;
-        **model = saved;
-        Ok(())
+        match self {
+            Self::Model(model) => model.restore(checkpoint),
+            Self::Precomputed(_) => Ok(()),
+        }
     }
 }
 

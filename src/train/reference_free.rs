@@ -45,7 +45,7 @@ pub trait ReferenceFree {
 /// Trains with a loss as the keys say
 pub fn run(train: TrainKeys, resolved: String, context: &Context, recipe: &dyn ReferenceFree) -> Result<()> {
     let mut session = Session::open(train, resolved, context)?;
-    let pairs = pairs::read(&mut session, framed_preference_examples)?;
+    let pairs = pairs::read(&mut session, "framed pairs", framed_preference_examples)?;
     let pairs = Pairs::new(&session, pairs)?;
     step_loop::train(&mut Run { pairs, recipe }, session)
 }

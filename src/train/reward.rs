@@ -26,33 +26,16 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, keys) = (TrainKeys::from_values(values)?, RewardKeys::from_values(values)?);
     let resolved = to_yaml(train.to_values().into_iter().chain(keys.to_values()))?;
     let mut session = Session::open(train, resolved, context)?;
-    if session.keys.cache_dir.is_some() {
-        tracing::info!(
-            "`cache_dir` changes nothing: it keeps reference log-probabilities, and there is no reference here"
-        );
-    }
     if session.keys.truncation_mode != TruncationMode::KeepStart {
         tracing::info!("`truncation_mode` changes nothing: pairs beyond `max_length` are dropped, not cut");
     }
-    if let Some(token) = &keys.eos_token {
-        session.source.tokenizer.set_eos_token(token)?;
-    }
-    if let Some(name) = &keys.chat_template_path {
-        let template = session.chat_template(name)?;
-        session.source.tokenizer.set_chat_template(&template)?;
-    }
+    session.adapt_tokenizer(keys.eos_token.as_deref(), keys.chat_template_path.as_deref())?;
     let max_length = session.max_length();
-    let mut pairs = [Vec::new(), Vec::new()];
-    let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
-    for ((name, dataset), pairs) in datasets.into_iter().zip(&mut pairs) {
-        let Some(dataset) = dataset else { continue };
-        let prepared = pair_examples(&dataset, &session.source.tokenizer, max_length)?;
-        session
-            .source
-            .check_tokens(prepared.examples.iter().flat_map(|pair| [&pair.chosen[..], &pair.rejected[..]]))?;
-        session.note_rows(name, &prepared.report);
-        *pairs = prepared.examples;
-    }
+    let kind = format!("whole sequences {max_length}");
+    let mut read = |split| session.examples(split, &kind, |rows, tokenizer| pair_examples(rows, tokenizer, max_length));
+    let pairs = [read(Split::Train)?, read(Split::Eval)?];
+    let sequences = pairs.iter().flatten().flat_map(|pair| [&pair.chosen[..], &pair.rejected[..]]);
+    session.source.check_tokens(sequences)?;
     let model = load(&session, keys.eos_token.is_some())?;
     let view = model.detached()?;
     let centering = keys.center_rewards_coefficient;

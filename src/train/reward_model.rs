@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::session::Session;
 use super::source::ModelSource;
-use crate::config::OnlineKeys;
 use crate::data::{SequenceEncoder, Tokenizer};
 use crate::model::hub::Hub;
 use crate::model::reward::{RewardModel, Statistics};
@@ -23,28 +21,21 @@ struct ModelReward {
     statistics: Option<Statistics>,
 }
 
-/// What loads a reward model by folder or Hub id, with the session's Hub
-pub fn loader(session: &Session, keys: &OnlineKeys) -> impl Fn(&str) -> Result<Box<dyn Reward>> + use<> {
-    let (offline, normalize) = (session.keys.offline, keys.normalize_reward_model);
-    move |name: &str| load(name, offline, normalize)
-}
-
-/// A reward model by folder or Hub id, behind the one reward interface
-///
-/// # Errors
-/// `normalize`, and a model that does not keep the mean and standard deviation of its scores
-pub fn load(name: &str, offline: bool, normalize: bool) -> Result<Box<dyn Reward>> {
-    let source = ModelSource::find(&Hub::from_env(offline)?, name, None)?;
-    let model = RewardModel::load(&source.folder)?.detached()?;
-    let statistics = model.statistics().filter(|_| normalize);
-    if normalize && statistics.is_none() {
-        return Err(Error::usage(format!(
-            "`normalize_reward_model` needs the mean and standard deviation of scores, which `{name}` does not keep"
-        ))
-        .hint("train it with `reward_statistics_rows` above 0"));
+/// What loads a reward model by folder or Hub id
+pub fn loader(offline: bool, normalize: bool) -> impl Fn(&str) -> Result<Box<dyn Reward>> {
+    move |name: &str| {
+        let source = ModelSource::find(&Hub::from_env(offline)?, name, None)?;
+        let model = RewardModel::load(&source.folder)?.detached()?;
+        let statistics = model.statistics().filter(|_| normalize);
+        if normalize && statistics.is_none() {
+            return Err(Error::usage(format!(
+                "`normalize_reward_model` needs the mean and standard deviation of scores, which `{name}` does not keep"
+            ))
+            .hint("train it with `reward_statistics_rows` above 0"));
+        }
+        let last = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
+        Ok(Box::new(ModelReward { name: last.to_owned(), model, tokenizer: source.tokenizer, statistics }))
     }
-    let last = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
-    Ok(Box::new(ModelReward { name: last.to_owned(), model, tokenizer: source.tokenizer, statistics }))
 }
 
 impl Reward for ModelReward {

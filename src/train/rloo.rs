@@ -10,7 +10,7 @@ use crate::algo::group_loss::{MicroBatch, StepTotals};
 use crate::algo::policy::Clip;
 use crate::algo::rloo::rloo_loss;
 use crate::algo::shaping::{clip_scores, sequence_kl, subtract_kl};
-use crate::config::{CommandSpec, Context, OnlineKeys, RlooKeys, TrainKeys, Values};
+use crate::config::{CommandSpec, Context, OnlineKeys, RlooKeys, SyncKeys, TrainKeys, Values};
 use crate::rollout::Rollout;
 use crate::run::Metrics;
 
@@ -18,22 +18,22 @@ use crate::run::Metrics;
 pub const RLOO: CommandSpec = CommandSpec {
     name: "rloo",
     about: "REINFORCE with a leave-one-out baseline against any reward",
-    groups: &[TrainKeys::KEYS, OnlineKeys::KEYS, RlooKeys::KEYS],
+    groups: &[TrainKeys::KEYS, OnlineKeys::KEYS, RlooKeys::KEYS, SyncKeys::KEYS],
     defaults: &[("learning_rate", "1e-6"), ("num_generations", "2")],
     run,
 };
 
 fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, online) = (TrainKeys::from_values(values)?, OnlineKeys::from_values(values)?);
-    let keys = RlooKeys::from_values(values)?;
+    let (keys, sync) = (RlooKeys::from_values(values)?, SyncKeys::from_values(values)?);
     let sizes = RoundSizes {
         num_iterations: keys.num_iterations,
         steps_per_generation: keys.steps_per_generation,
         generation_batch_size: keys.generation_batch_size,
     };
     let clip = Clip { high: keys.epsilon_high.unwrap_or(keys.epsilon), ..Clip::symmetric(keys.epsilon) };
-    let own = keys.to_values();
-    group::run(train, &online, own, sizes, Rloo { clip, keys }, context)
+    let own = keys.to_values().into_iter().chain(sync.to_values()).collect();
+    group::run(train, &online, own, sizes, sync.sync(), Rloo { clip, keys }, context)
 }
 
 struct Rloo {

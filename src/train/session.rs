@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
+use super::datasets::Rows;
+use super::objective::Split;
 use super::source::ModelSource;
-use crate::config::{Context, Resume as ResumeKey, Strategy, TrainKeys};
-use crate::data::{Dataset, ReadOptions, RowReport, Tokenizer, Truncation, read_dataset, read_split, splits};
+use crate::config::{Context, Resume as ResumeKey, TrainKeys};
+use crate::data::{Dataset, Prepared, RowReport, Tokenizer, Truncation, cached_examples};
 use crate::files;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
@@ -90,8 +95,20 @@ impl Session {
         &self.hub
     }
 
+    /// Gives the tokenizer another end token and chat template, where the request names them
+    pub fn adapt_tokenizer(&mut self, eos_token: Option<&str>, chat_template_path: Option<&str>) -> Result<()> {
+        if let Some(token) = eos_token {
+            self.source.tokenizer.set_eos_token(token)?;
+        }
+        if let Some(name) = chat_template_path {
+            let template = self.chat_template(name)?;
+            self.source.tokenizer.set_chat_template(&template)?;
+        }
+        Ok(())
+    }
+
     /// Finds a chat template: a Jinja file, or the folder or id of a tokenizer that has one
-    pub fn chat_template(&self, name: &str) -> Result<String> {
+    fn chat_template(&self, name: &str) -> Result<String> {
         let path = Path::new(name);
         if path.is_file() {
             return std::fs::read_to_string(path).map_err(|cause| Error::read(path, cause));
@@ -125,61 +142,68 @@ impl Session {
 
     /// The rows to train on
     pub fn train_rows(&mut self) -> Result<Dataset> {
-        let split = self.keys.dataset_train_split.clone();
-        let name = self.keys.dataset()?.to_owned();
-        self.read(&name, &split)
+        let rows = Rows::train(&self.hub, &self.keys)?;
+        self.hash(&rows)?;
+        rows.read()
     }
 
     /// The rows to evaluate on, where the request evaluates
     pub fn eval_rows(&mut self) -> Result<Option<Dataset>> {
-        if self.keys.eval_strategy == Strategy::No && !self.keys.eval_on_start {
-            return Ok(None);
-        }
-        let split = self.keys.dataset_test_split.clone();
-        if let Some(name) = self.keys.eval_dataset.clone() {
-            // A dataset named for evaluation alone may be a plain file, whose only split is `train`
-            let known = self.splits(&name)?;
-            let split = if known.contains(&split) || known.len() != 1 { split } else { known[0].clone() };
-            return self.read(&name, &split).map(Some);
-        }
-        let name = self.keys.dataset()?.to_owned();
-        if !self.splits(&name)?.contains(&split) {
-            return Err(Error::usage(format!(
-                "`eval_strategy` needs held-out rows, and `{name}` has no split `{split}`"
-            ))
-            .hint("set `eval_dataset`, or `dataset_test_split`, or `eval_strategy: no`"));
-        }
-        self.read(&name, &split).map(Some)
+        let Some(rows) = Rows::eval(&self.hub, &self.keys)? else { return Ok(None) };
+        self.hash(&rows)?;
+        rows.read().map(Some)
     }
 
-    fn splits(&self, name: &str) -> Result<Vec<String>> {
-        let config = self.keys.dataset_config.as_deref();
-        match self.hub.local_dataset(name)? {
-            Some(path) => splits(&path, config),
-            None => self.hub.dataset_splits(name, None, config),
-        }
-    }
-
-    fn read(&mut self, name: &str, split: &str) -> Result<Dataset> {
-        let config = self.keys.dataset_config.clone();
-        let columns = self.keys.columns.iter().map(|(found, expected)| (found.to_owned(), expected.clone())).collect();
-        let options = ReadOptions { split: split.to_owned(), config, columns };
-        let dataset = if let Some(path) = self.hub.local_dataset(name)? {
-            read_dataset(&path, &options)?
-        } else {
-            // The card of a dataset on the Hub says which file is which split; the others stay there
-            let files = self.hub.dataset_files(name, None, options.config.as_deref(), &[split])?;
-            read_split(Path::new(name), files.into_iter().map(|file| file.path).collect(), &options)?
+    /// The examples that `make` makes of a split's rows, from `cache_dir` where they were made before; none for a split
+    /// that the request does not use. `kind` says all that decides over the result besides rows and tokenizer
+    pub fn examples<T: Serialize + DeserializeOwned>(
+        &mut self,
+        split: Split,
+        kind: &str,
+        make: impl FnOnce(&Dataset, &Tokenizer) -> Result<Prepared<T>>,
+    ) -> Result<Vec<T>> {
+        let rows = match split {
+            Split::Train => Some(Rows::train(&self.hub, &self.keys)?),
+            Split::Eval => Rows::eval(&self.hub, &self.keys)?,
         };
-        for file in &dataset.files {
-            self.sha256.insert(file.clone(), files::sha256_file(file)?);
+        let Some(rows) = rows else { return Ok(Vec::new()) };
+        self.hash(&rows)?;
+        let make = || make(&rows.read()?, &self.source.tokenizer);
+        let Prepared { examples, report } = match &self.keys.cache_dir {
+            None => make()?,
+            Some(folder) => {
+                let file = Path::new(folder).join(format!("tokens-{}.bin", self.fingerprint(&rows, kind)?));
+                cached_examples(&file, &rows.name(), make)?
+            }
+        };
+        self.note_rows(split, &report);
+        Ok(examples)
+    }
+
+    /// Stands for the bytes of the files, the rows that are taken of them, the tokenizer and `kind`
+    fn fingerprint(&self, rows: &Rows, kind: &str) -> Result<String> {
+        let mut hash = Sha256::new().chain_update(self.source.tokenizer.fingerprint()?);
+        let sums = rows.files().map(|file| self.sha256.get(file).cloned().unwrap_or_default());
+        for part in [env!("CARGO_PKG_VERSION").to_owned(), kind.to_owned(), rows.describe()].into_iter().chain(sums) {
+            // Lengths keep the parts apart
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
         }
-        Ok(dataset)
+        Ok(files::hex(&hash.finalize()))
+    }
+
+    fn hash(&mut self, rows: &Rows) -> Result<()> {
+        for file in rows.files() {
+            if !self.sha256.contains_key(file) {
+                self.sha256.insert(file.to_path_buf(), files::sha256_file(file)?);
+            }
+        }
+        Ok(())
     }
 
     /// Notes for the manifest what became of a dataset's rows
-    pub fn note_rows(&mut self, split: &str, report: &RowReport) {
-        self.rows.insert(split.to_owned(), json!(report));
+    pub fn note_rows(&mut self, split: Split, report: &RowReport) {
+        self.rows.insert(split.name().to_owned(), json!(report));
     }
 
     /// Claims the folder for good, writes manifest and config

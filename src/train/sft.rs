@@ -5,7 +5,9 @@ use super::objective::{Objective, Outcome, Pass, Split};
 use super::session::Session;
 use super::step_loop;
 use crate::config::{CommandSpec, Context, PackingStrategy, SftKeys, SftLoss, TrainKeys, Values, to_yaml};
-use crate::data::{LmExample, LmOptions, Packing, Sampler, Strategy, Truncation, lm_examples, pack};
+use crate::data::{
+    Dataset, LmExample, LmOptions, Packing, Sampler, Strategy, Tokenizer, Truncation, lm_examples, pack,
+};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::run::{Metrics, Part, StepClock};
@@ -24,18 +26,7 @@ fn run(values: &Values, context: &Context) -> Result<()> {
     let (train, sft) = (TrainKeys::from_values(values)?, SftKeys::from_values(values)?);
     let resolved = to_yaml(train.to_values().into_iter().chain(sft.to_values()))?;
     let mut session = Session::open(train, resolved, context)?;
-    if session.keys.cache_dir.is_some() {
-        tracing::info!(
-            "`cache_dir` changes nothing: it keeps reference log-probabilities, and there is no reference here"
-        );
-    }
-    if let Some(token) = &sft.eos_token {
-        session.source.tokenizer.set_eos_token(token)?;
-    }
-    if let Some(name) = &sft.chat_template_path {
-        let template = session.chat_template(name)?;
-        session.source.tokenizer.set_chat_template(&template)?;
-    }
+    session.adapt_tokenizer(sft.eos_token.as_deref(), sft.chat_template_path.as_deref())?;
     let packings = sft.packings();
     let whole = LmOptions {
         text_field: sft.dataset_text_field,
@@ -45,20 +36,20 @@ fn run(values: &Values, context: &Context) -> Result<()> {
         truncation: session.truncation(),
     };
     let mut rows = [Rows::default(), Rows::default()];
-    let datasets = [("train", Some(session.train_rows()?)), ("eval", session.eval_rows()?)];
-    for (((name, dataset), packing), rows) in datasets.into_iter().zip(packings).zip(&mut rows) {
-        let Some(dataset) = dataset else { continue };
+    for ((split, packing), rows) in Split::BOTH.into_iter().zip(packings).zip(&mut rows) {
         let options = LmOptions {
             // Packing cuts where it must, and `bfd` always keeps the start
             max_length: whole.max_length.filter(|_| packing.is_none_or(|packing| packing == PackingStrategy::Bfd)),
             truncation: if packing.is_some() { Truncation::KeepStart } else { whole.truncation },
             ..whole.clone()
         };
-        let prepared = lm_examples(&dataset, &session.source.tokenizer, &options)?;
-        session.source.check_tokens(prepared.examples.iter().map(|example| example.ids.as_slice()))?;
-        session.note_rows(name, &prepared.report);
-        let mut examples = prepared.examples;
-        if sft.shuffle_dataset && name == "train" {
+        let prepare = |rows: &Dataset, tokenizer: &Tokenizer| lm_examples(rows, tokenizer, &options);
+        let mut examples = session.examples(split, &format!("texts {options:?}"), prepare)?;
+        if examples.is_empty() {
+            continue;
+        }
+        session.source.check_tokens(examples.iter().map(|example| example.ids.as_slice()))?;
+        if sft.shuffle_dataset && split == Split::Train {
             examples = shuffled(&examples, session.keys.seed);
         }
         *rows = Rows::new(examples, packing, session.max_length())?;

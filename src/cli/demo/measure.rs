@@ -5,14 +5,18 @@ use std::path::Path;
 
 use super::files;
 use super::runs::{SEED, STAGES, Source, Stage};
-use crate::data::{Dataset, ReadOptions, pair_examples, read_dataset};
+use crate::data::{
+    Dataset, PromptExample, PromptOptions, ReadOptions, pair_examples, prompt_examples, read_dataset,
+};
 use crate::error::Kind;
 use crate::model::hub::Hub;
 use crate::model::reward::RewardModel;
-use crate::reward::Lexicon;
+use crate::reward::{Lexicon, Options as RewardOptions, Rewards};
+use crate::rollout::Sampling;
 use crate::run::Signals;
 use crate::train::collect::Collector;
-use crate::train::evaluate_policy::{Mean, PolicyEvaluation, evaluate_policy};
+use crate::train::evaluate_completions::Mean;
+use crate::train::evaluate_policy::{PolicyEvaluation, evaluate_policy};
 pub(super) use crate::train::evaluate_reward::CalibrationBin;
 use crate::train::evaluate_reward::calibration;
 use crate::train::reward_model;
@@ -83,10 +87,14 @@ pub(super) fn measure(folder: &Path) -> Result<Findings> {
     let start = find("sft")?;
     let judged = STAGES.iter().find(|stage| stage.source == Source::Judge);
     let keys = judged.ok_or_else(|| Error::run("no run of the demo asks a judge"))?.online_keys(folder)?;
-    let judge = |name: &str| reward_model::load(name, true, false);
-    let (mut collector, _) = Collector::new(&start, &rows, &keys, false, &judge)?;
-    let places = different_prompts(&collector);
-    let prompts = places.iter().map(|&row| collector.prompt_text(row)).collect();
+    let prompts = different_prompts(&rows, &start)?;
+    let shown = prompts.iter().map(|prompt| prompt.row.fields["prompt"].as_str().unwrap_or_default().to_owned());
+    let shown = shown.collect();
+    let judge = reward_model::loader(true, false);
+    let rewards =
+        Rewards::from_config(&keys.rewards(), keys.reward_weights.as_deref(), RewardOptions::default(), judge)?;
+    let sampling = Sampling { temperature: keys.temperature, ..Sampling::default() };
+    let mut collector = Collector::new(prompts, &start, sampling, keys.max_completion_length, rewards)?;
 
     // Signals are caught since the first run
     let signals = Signals::install()?;
@@ -100,20 +108,22 @@ pub(super) fn measure(folder: &Path) -> Result<Findings> {
     let mut models = Vec::new();
     for (name, label) in names {
         let model = find(name)?.load_frozen()?;
-        let found = evaluate_policy(&model, Some(&reference), &mut collector, &places, PER_PROMPT, SEED, &check);
+        let found = evaluate_policy(&model, &reference, &mut collector, PER_PROMPT, SEED, &check);
         let found = found.map_err(|error| match error.kind() {
             Kind::Signal(_) => error,
             _ => error.context(format_args!("measuring `{}`", folder.join(name).display())),
         })?;
         models.push(Figures::of(label, &found)?);
     }
-    Ok(Findings { prompts, models, ranking: Ranking::of(&find("reward")?, &rows)? })
+    Ok(Findings { prompts: shown, models, ranking: Ranking::of(&find("reward")?, &rows)? })
 }
 
-/// The first rows of as many different prompts
-fn different_prompts(collector: &Collector) -> Vec<usize> {
+/// The first prompts of the rows, each once
+fn different_prompts(rows: &Dataset, source: &ModelSource) -> Result<Vec<PromptExample>> {
+    let options = PromptOptions { max_prompt_length: Some(source.config.n_positions - 1) };
     let mut seen = BTreeSet::new();
-    (0..collector.len()).filter(|&row| seen.insert(collector.prompt(row).to_vec())).take(PROMPTS).collect()
+    let all = prompt_examples(rows, &source.tokenizer, &options)?.examples.into_iter();
+    Ok(all.filter(|prompt| seen.insert(prompt.ids.clone())).take(PROMPTS).collect())
 }
 
 impl Figures {
@@ -126,9 +136,9 @@ impl Figures {
         };
         Ok(Self {
             label,
-            gold: found.reward(GOLD),
-            proxy: found.reward(PROXY),
-            kl: found.kl().ok_or_else(|| Error::run("a divergence needs a reference"))?,
+            gold: found.reward(GOLD)?,
+            proxy: found.reward(PROXY)?,
+            kl: found.kl()?,
             length: found.length(),
             ended: found.ended(),
             different: found.different(),

@@ -92,7 +92,7 @@ fn frontier(results: &Results, online: &[Online<'_>]) -> Result<Section> {
     let way = |x: &str, y: &str| -> Vec<Series> {
         online.iter().map(|it| Series::new(it.name.colour, Mark::Way, it.run.against(x, y))).collect()
     };
-    let (kl, gold, proxy) = (|it: &Figures| it.kl.value, |it: &Figures| it.gold.value, |it: &Figures| it.proxy.value);
+    let (kl, gold, proxy) = (|it: &Figures| it.kl.mean, |it: &Figures| it.gold.mean, |it: &Figures| it.proxy.mean);
     let note = Some("lines: while training; large points: held-out prompts in the end");
     let drawn = |title, ends: Vec<Series>, x, y, axes| {
         let series: Vec<Series> = way(x, y).into_iter().chain(ends).collect();

@@ -64,7 +64,7 @@ pub(super) static STAGES: [Stage; 6] = [
         source: Source::Preferences,
         spec: REWARD,
         start: "default/base",
-        own: &[("center_rewards_coefficient", "0.01"), ("learning_rate", "5e-4"), ("num_train_epochs", "2")],
+        own: &[("center_rewards_coefficient", "0.01"), ("learning_rate", "5e-4"), ("num_train_epochs", "4")],
     },
     Stage {
         name: "dpo",
@@ -181,7 +181,7 @@ impl Stage {
                 ("reward_funcs", vec![place(folder, "reward"), lexicon]),
                 ("reward_weights", vec!["1".to_owned(), "0".to_owned()]),
                 one("temperature", "1.0"),
-                one("max_completion_length", "96"),
+                one("max_completion_length", "64"),
                 one("per_device_train_batch_size", &BATCH.to_string()),
                 one("max_steps", &STEPS.to_string()),
                 one("lr_scheduler_type", "constant"),

@@ -9,7 +9,7 @@ use super::measure::{Figures, Findings, PER_PROMPT, Ranking, Sample};
 use super::runs::{PAIRS, QUERIES, SEED, STAGES, Source};
 use crate::Result;
 use crate::cli::output::Output;
-use crate::train::evaluate_policy::Mean;
+use crate::train::evaluate_completions::Mean;
 
 /// Headings of the table's columns
 pub(super) const COLUMNS: [&str; 7] =
@@ -28,8 +28,8 @@ pub(super) struct Results {
 impl Results {
     /// The cells of a model's row
     pub fn cells(&self, model: &Figures) -> [String; 7] {
-        let mean = |mean: Mean, digits: usize| format!("{:.digits$} ± {:.digits$}", mean.value, mean.standard_error);
-        let signed = |mean: Mean| format!("{:+.2} ± {:.2}", mean.value, mean.standard_error);
+        let mean = |mean: Mean, digits: usize| format!("{:.digits$} ± {:.digits$}", mean.mean, mean.standard_error());
+        let signed = |mean: Mean| format!("{:+.2} ± {:.2}", mean.mean, mean.standard_error());
         let stage = STAGES.iter().position(|stage| stage.label == model.label);
         let queries = stage.map_or("–".to_owned(), |stage| match STAGES[stage].source {
             Source::Judge => QUERIES.to_string(),
@@ -66,7 +66,7 @@ impl Results {
 
     /// Figures for programs; times are the only ones that differ from run to run
     pub fn json(&self) -> Json {
-        let mean = |mean: Mean| json!({"mean": mean.value, "standard_error": mean.standard_error});
+        let mean = |mean: Mean| json!({"mean": mean.mean, "standard_error": mean.standard_error()});
         let models = self.findings.models.iter().map(|model| {
             let stage = STAGES.iter().position(|stage| stage.label == model.label);
             let source = stage.map(|stage| STAGES[stage].source);

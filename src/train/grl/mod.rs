@@ -146,7 +146,7 @@ impl Grl {
         if keys.mode == GrlMode::Pair && generations < 2 {
             return Err(Error::usage("mode `pair` compares the completions of a prompt, and `num_generations` is 1"));
         }
-        let load = reward_model::loader(session, online);
+        let load = reward_model::loader(session.keys.offline, online.normalize_reward_model);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
         if train.is_empty() {
             return Err(Error::usage("there is no prompt to train on"));
