@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     let runs = page::runs(folder)?;
     write_bytes(&folder.join(REPORT), page::page(&results, &runs)?.as_bytes())?;
     record(folder, &results.json())?;
-    results.print(folder, &page::parting(&runs))?;
+    results.print(folder, &page::parting(&results, &runs))?;
     tracing::info!("the demo took {:.0} s", begin.elapsed().as_secs_f64());
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod run;
 pub mod scatter;
 pub mod section;
 pub mod statistics;
+mod template;
 
 pub use page::{render, render_after};
 pub use run::Run;

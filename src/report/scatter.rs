@@ -1,9 +1,8 @@
 //! Points in a plane: what one figure of a run is worth in another, and how a prediction compares with what happened.
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::chart::{FONT, SIZE, colour, inline, number, range};
+use super::chart::{Area, Drawn, FONT, GRID, Range, SIZE, colour, inline, number, range, text, to_svg};
 use crate::error::{Error, Result};
 
 /// How a series is drawn
@@ -46,26 +45,12 @@ pub fn draw(series: &[Series], x_label: &str, y_label: &str) -> Result<Option<St
     let (Some(x), Some(y)) = (range(points().map(|point| point.0)), range(points().map(|point| point.1))) else {
         return Ok(None);
     };
-    let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    let drawn = fill(&area, &series, (x, y), (x_label, y_label)).and_then(|()| area.present().map_err(text));
-    drop(area);
-    drawn.map_err(|cause| Error::run(format!("cannot draw `{y_label}`: {cause}")))?;
+    let svg = to_svg(SIZE, |area| fill(area, &series, (x, y), (x_label, y_label)));
+    let svg = svg.map_err(|cause| Error::run(format!("cannot draw `{y_label}`: {cause}")))?;
     Ok(Some(inline(&svg, y_label)))
 }
 
-type Drawn = std::result::Result<(), String>;
-
-fn text<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {
-    error.to_string()
-}
-
-fn fill(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    series: &[Series],
-    (x, y): ((f64, f64), (f64, f64)),
-    (x_label, y_label): (&str, &str),
-) -> Drawn {
+fn fill(area: &Area<'_>, series: &[Series], (x, y): (Range, Range), (x_label, y_label): (&str, &str)) -> Drawn {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_right(16)
@@ -85,7 +70,7 @@ fn fill(
         .x_label_formatter(&mesh)
         .y_label_formatter(&mesh)
         .light_line_style(TRANSPARENT)
-        .bold_line_style(RGBColor(221, 221, 221))
+        .bold_line_style(GRID)
         .draw()
         .map_err(text)?;
     for series in series {

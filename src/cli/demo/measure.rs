@@ -5,9 +5,7 @@ use std::path::Path;
 
 use super::files;
 use super::runs::{SEED, STAGES, Source, Stage};
-use crate::data::{
-    Dataset, PromptExample, PromptOptions, ReadOptions, pair_examples, prompt_examples, read_dataset,
-};
+use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, pair_examples, prompt_examples, read_dataset};
 use crate::error::Kind;
 use crate::model::hub::Hub;
 use crate::model::reward::RewardModel;

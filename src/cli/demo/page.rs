@@ -33,16 +33,17 @@ pub(super) fn runs(folder: &Path) -> Result<Vec<Run>> {
 pub(super) fn page(results: &Results, runs: &[Run]) -> Result<String> {
     let online = online(runs);
     let sections =
-        [summary(results), frontier(results, &online)?, curves(&online)?, calibration(results)?, browse(results)];
+        [summary(results), frontier(results, runs, &online)?, curves(&online)?, calibration(results)?, browse(results)];
     render_after("collimate demo", &sections, runs)
 }
 
-/// How much proxy and gold moved from the second to the last third of each online run
-pub(super) fn parting(runs: &[Run]) -> String {
-    parting_of(&online(runs))
-}
-
-fn parting_of(online: &[Online<'_>]) -> String {
+/// Where proxy and gold part: who is best by either, and how far both moved from the second to the last third of each run
+pub(super) fn parting(results: &Results, runs: &[Run]) -> String {
+    let best = |of: fn(&Figures) -> f64| {
+        let models = results.findings.models.iter();
+        models.max_by(|a, b| of(a).total_cmp(&of(b))).map_or("none", |model| model.label)
+    };
+    let (by_proxy, by_gold) = (best(|model| model.proxy.mean), best(|model| model.gold.mean));
     let change = |run: &Run, metric: &str| {
         let values: Vec<f64> = run.metrics.get(metric).into_iter().flatten().map(|(_, value)| *value).collect();
         let third = (values.len() / 3).max(1);
@@ -50,11 +51,12 @@ fn parting_of(online: &[Online<'_>]) -> String {
         let (before, last) = values.split_at(values.len().saturating_sub(third));
         mean(last) - mean(&before[before.len().saturating_sub(third)..])
     };
-    let moved = online
-        .iter()
+    let moved = online(runs)
+        .into_iter()
         .map(|Online { name, run }| format!("{} {:+.2} and {:+.2}", name.text, change(run, PROXY), change(run, GOLD)));
     format!(
-        "Where they part: from the second to the last third of training, proxy and gold moved by {}.",
+        "Where they part: {by_proxy} is best by proxy, {by_gold} by gold. From the second to the last third of training, \
+         proxy and gold moved by {}.",
         moved.collect::<Vec<_>>().join(", ")
     )
 }
@@ -84,7 +86,7 @@ fn summary(results: &Results) -> Section {
     }
 }
 
-fn frontier(results: &Results, online: &[Online<'_>]) -> Result<Section> {
+fn frontier(results: &Results, runs: &[Run], online: &[Online<'_>]) -> Result<Section> {
     let end = |x: fn(&Figures) -> f64, y: fn(&Figures) -> f64| {
         let models = results.findings.models.iter();
         models.map(move |model| Series::new(colour(model.label), Mark::Point, vec![(x(model), y(model))]))
@@ -116,7 +118,7 @@ fn frontier(results: &Results, online: &[Online<'_>]) -> Result<Section> {
              gold reward what it stands for; where a line goes on to the right in the last figure without rising, the \
              reward model is being flattered."
                 .to_owned(),
-            parting_of(online),
+            parting(results, runs),
         ],
         legend: results.findings.models.iter().map(|model| Name::new(model.label, colour(model.label))).collect(),
         figures: figures.into_iter().flatten().collect(),

@@ -88,11 +88,13 @@ pub(super) static STAGES: [Stage; 6] = [
         spec: PPO,
         start: "sft",
         own: &[
-            ("kl_coef", "0.1"),
+            ("kl_coef", "0.05"),
+            ("kl_target", "12"),
+            ("kl_horizon", "500"),
             ("num_ppo_epochs", "2"),
             ("num_mini_batches", "2"),
             ("vf_coef", "0.5"),
-            ("learning_rate", "3e-4"),
+            ("learning_rate", "5e-4"),
         ],
     },
     Stage {
@@ -102,7 +104,14 @@ pub(super) static STAGES: [Stage; 6] = [
         source: Source::Judge,
         spec: GRPO,
         start: "sft",
-        own: &[("num_generations", "8"), ("beta", "0.05"), ("learning_rate", "5e-4")],
+        own: &[
+            ("num_generations", "8"),
+            ("beta", "0.05"),
+            // The KL of the whole review: its fixed point is that of PPO's
+            ("kl_estimator", "sequence_k2"),
+            ("scale_rewards", "none"),
+            ("learning_rate", "5e-4"),
+        ],
     },
     Stage {
         name: "grl",
@@ -111,7 +120,7 @@ pub(super) static STAGES: [Stage; 6] = [
         source: Source::Judge,
         spec: GRL,
         start: "sft",
-        own: &[("num_generations", "2"), ("tau", "0.2"), ("replay_ratio", "2"), ("learning_rate", "5e-4")],
+        own: &[("num_generations", "2"), ("tau", "0.1"), ("replay_ratio", "3"), ("learning_rate", "5e-4")],
     },
 ];
 
