@@ -17,7 +17,7 @@ pub const PALETTE: [(&str, &str); 8] = [
     ("#B3262E", "#FF8086"),
 ];
 
-const SIZE: (u32, u32) = (480, 280);
+pub(super) const SIZE: (u32, u32) = (480, 280);
 pub(super) const FONT: (&str, i32) = ("sans-serif", 13);
 /// Width of a letter of that font, about
 pub(super) const LETTER: u32 = 7;

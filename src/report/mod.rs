@@ -8,9 +8,11 @@ pub mod curve;
 pub mod intervals;
 pub mod page;
 pub mod run;
+pub mod scatter;
+pub mod section;
 pub mod statistics;
 mod template;
 
 pub use comparison::Comparison;
-pub use page::render;
+pub use page::{render, render_after};
 pub use run::Run;

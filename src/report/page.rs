@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::chart::{self, Curve, PALETTE};
 use super::run::{Run, State};
+use super::scatter::{self, Mark, Series};
+use super::section::{Figure, Section};
 use super::template::{fill, jinja};
 use crate::error::Result;
 
@@ -39,13 +41,8 @@ const MAIN: [&str; 24] = [
     "frac_reward_zero_std",
 ];
 const EVAL: &str = "eval_";
-
-#[derive(Serialize)]
-struct Figure {
-    title: String,
-    svg: String,
-    note: Option<&'static str>,
-}
+/// What one of the rewards said
+const JUDGE: &str = "rewards/*/mean";
 
 #[derive(Serialize)]
 struct Header<'r> {
@@ -68,6 +65,12 @@ struct Final {
 
 /// The page of these runs, overlaid where there are several
 pub fn render(runs: &[Run]) -> Result<String> {
+    let titles: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    render_after(&titles.join(", "), &[], runs)
+}
+
+/// A page of runs that begins with what somebody found out about them
+pub fn render_after(title: &str, sections: &[Section], runs: &[Run]) -> Result<String> {
     let names: BTreeSet<&str> = runs.iter().flat_map(|run| run.metrics.keys()).map(String::as_str).collect();
     let bases: BTreeSet<&str> = names.iter().map(|name| name.strip_prefix(EVAL).unwrap_or(name)).collect();
     let main: Vec<&str> =
@@ -76,9 +79,9 @@ pub fn render(runs: &[Run]) -> Result<String> {
     let figures = |bases: &[&str]| -> Result<Vec<Figure>> {
         bases.iter().filter_map(|base| figure(runs, base).transpose()).collect()
     };
-    let titles: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let shown = context! {
-        title => titles.join(", "),
+        title => title,
+        sections => jinja(sections),
         version => env!("CARGO_PKG_VERSION"),
         palette => jinja(PALETTE),
         runs => jinja(runs.iter().enumerate().map(header).collect::<Vec<_>>()),
@@ -87,7 +90,8 @@ pub fn render(runs: &[Run]) -> Result<String> {
         rest => jinja(figures(&rest)?),
         finals => jinja(finals(runs, &main)),
     };
-    fill(include_str!("page.html"), shown)
+    // What the page calls must stand before it
+    fill(concat!(include_str!("sections.html"), include_str!("page.html")), shown)
 }
 
 fn matches(entry: &str, name: &str) -> bool {
@@ -111,7 +115,7 @@ fn figure(runs: &[Run], base: &str) -> Result<Option<Figure>> {
         }
     }
     let svg = chart::draw(&curves, "step", base)?;
-    let note = curves.iter().any(|curve| curve.marked).then_some("dots: evaluation");
+    let note = curves.iter().any(|curve| curve.marked).then(|| "dots: evaluation".to_owned());
     Ok(svg.map(|svg| Figure { title: base.to_owned(), svg, note }))
 }
 
@@ -126,6 +130,27 @@ fn frontiers(runs: &[Run]) -> Result<Vec<Figure>> {
         let curves: Vec<Curve> = runs.iter().enumerate().filter_map(of_run).collect();
         if let Some(svg) = chart::draw(&curves, kind, "reward")? {
             figures.push(Figure { title: format!("reward against {kind}"), svg, note: None });
+        }
+    }
+    figures.extend(judges(runs)?);
+    Ok(figures)
+}
+
+/// Where a run asked several judges: what each said, against what the policy was paid
+fn judges(runs: &[Run]) -> Result<Vec<Figure>> {
+    let judges_of = |run: &'_ Run| run.metrics.keys().filter(|name| matches(JUDGE, name)).cloned().collect::<Vec<_>>();
+    let names: BTreeSet<String> = runs.iter().map(judges_of).filter(|names| names.len() > 1).flatten().collect();
+    let mut figures = Vec::new();
+    for name in names {
+        let ways: Vec<Vec<(f64, f64)>> = runs.iter().map(|run| run.against("reward", &name)).collect();
+        // Who alone decides about the pay says nothing new
+        if ways.iter().flatten().all(|(paid, said)| paid == said) {
+            continue;
+        }
+        let ways = ways.into_iter().enumerate();
+        let series: Vec<Series> = ways.map(|(colour, points)| Series::new(colour, Mark::Way, points)).collect();
+        if let Some(svg) = scatter::draw(&series, "reward", &name)? {
+            figures.push(Figure { title: format!("{name} against reward"), svg, note: None });
         }
     }
     Ok(figures)

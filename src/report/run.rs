@@ -107,6 +107,13 @@ impl Run {
         }
     }
 
+    /// Two metrics wherever a step logged both, in the order of the steps
+    pub fn against(&self, x: &str, y: &str) -> Vec<(f64, f64)> {
+        let (Some(xs), Some(ys)) = (self.metrics.get(x), self.metrics.get(y)) else { return Vec::new() };
+        let of_step = |step: f64| ys.get(ys.partition_point(|(other, _)| *other < step)).filter(|y| y.0 == step);
+        xs.iter().filter_map(|(step, x)| Some((*x, of_step(*step)?.1))).collect()
+    }
+
     /// The subcommand that made the run
     pub fn trainer(&self) -> Option<&str> {
         self.start["command"].get(1)?.as_str()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::info;
 
-use super::metrics::Metrics;
+use super::metrics::{EVAL_PREFIX, Metrics};
 
 /// The bar on the screen, which whoever writes to stderr must move out of the way
 static ON_SCREEN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -107,13 +107,25 @@ fn bar(total: u64, done: u64) -> ProgressBar {
     bar
 }
 
+/// What whoever waits wants to know, under the names that trainers log; of several the first that is there counts
+const FIGURES: [(&str, &[&str], usize); 5] = [
+    ("loss", &["loss"], 4),
+    ("accuracy", &["accuracy", "rewards/accuracies"], 3),
+    ("reward", &["reward"], 3),
+    ("KL", &["objective/kl"], 2),
+    ("tokens/s", &["tokens_per_second"], 0),
+];
+
 fn figures(metrics: &Metrics) -> String {
-    let mut text = String::new();
-    if let Some(loss) = metrics.get("loss") {
-        let _ = write!(text, "  loss {loss:.4}");
-    }
-    if let Some(rate) = metrics.get("tokens_per_second") {
-        let _ = write!(text, "  {rate:.0} tokens/s");
+    let held_out = metrics.iter().any(|(name, _)| name.starts_with(EVAL_PREFIX));
+    let (prefix, mut text) = if held_out { (EVAL_PREFIX, "  held out:".to_owned()) } else { ("", String::new()) };
+    for (label, names, digits) in FIGURES {
+        let found = names.iter().find_map(|name| metrics.get(&format!("{prefix}{name}")));
+        let _ = match (found, label) {
+            (Some(value), "tokens/s") => write!(text, "  {value:.digits$} {label}"),
+            (Some(value), _) => write!(text, "  {label} {value:.digits$}"),
+            (None, _) => Ok(()),
+        };
     }
     text
 }
@@ -145,6 +157,10 @@ mod tests {
     fn figures_name_what_is_there() {
         let metrics: Metrics = [("loss", 3.456_78), ("tokens_per_second", 1234.4)].into_iter().collect();
         assert_eq!(figures(&metrics), "  loss 3.4568  1234 tokens/s");
+        let online = [("objective/kl", 6.128), ("loss", 0.5), ("reward", 1.25), ("kl", 0.1)].into_iter().collect();
+        assert_eq!(figures(&online), "  loss 0.5000  reward 1.250  KL 6.13");
+        let held_out = [("eval_loss", 0.5), ("eval_accuracy", 0.75)].into_iter().collect();
+        assert_eq!(figures(&held_out), "  held out:  loss 0.5000  accuracy 0.750");
         assert_eq!(figures(&Metrics::new()), "");
     }
 

@@ -65,9 +65,10 @@ pub fn completions_table(
     folder: &Path,
 ) -> Result<()> {
     let (prompts, completions) = collector.texts(rollout)?.into_iter().unzip();
-    let mean = |advantages: &Vec<f32>| {
-        let n = advantages.len() as f64;
-        (n > 0.0).then(|| advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / n)
+    // GRL has no advantage of a completion: its values change with each update
+    let mean = |i: usize| {
+        let advantages = rollout.advantages.get(i).filter(|of_tokens| !of_tokens.is_empty())?;
+        Some(advantages.iter().map(|a| f64::from(*a)).sum::<f64>() / advantages.len() as f64)
     };
     let mut columns = vec![
         ("step", Column::Integers(vec![step as i64; rollout.len()])),
@@ -77,7 +78,7 @@ pub fn completions_table(
     for (name, values) in names.iter().zip(&rollout.rewards_by_function) {
         columns.push((name, Column::Numbers(values.clone())));
     }
-    columns.push(("advantage", Column::Numbers(rollout.advantages.iter().map(mean).collect())));
+    columns.push(("advantage", Column::Numbers((0..rollout.len()).map(mean).collect())));
     write_table(&folder.join("completions").join(format!("completions_{step:05}.parquet")), &columns)
 }
 
@@ -95,4 +96,14 @@ pub fn length_metrics(rollout: &Rollout, metrics: &mut Metrics) {
     }
     let cut = rollout.truncated.iter().filter(|cut| **cut).count();
     metrics.set("completions/clipped_ratio", cut as f64 / lengths.len().max(1) as f64);
+}
+
+/// `objective/kl`: KL to the reference in nats a completion, by the mean of Σ log π − log π_ref over what π wrote
+///
+/// π is asked by the trainer's own pass where there was one, else by the sampler's; neither, no metric.
+pub fn kl_metric(rollout: &Rollout, metrics: &mut Metrics) {
+    let own = [&rollout.old_log_probs, &rollout.sampled_log_probs].into_iter().find(|all| all.len() == rollout.len());
+    let (Some(policy), false) = (own, rollout.is_empty() || rollout.ref_log_probs.is_empty()) else { return };
+    let total = |all: &[Vec<f32>]| all.iter().flatten().map(|x| f64::from(*x)).sum::<f64>();
+    metrics.set("objective/kl", (total(policy) - total(&rollout.ref_log_probs)) / rollout.len() as f64);
 }

@@ -107,7 +107,7 @@ fn win_shares(first: &[Vec<f64>], second: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// Σ log p − log p_ref of each completion
-fn log_ratios(rollout: &Rollout, model: &Gpt2, reference: &Gpt2) -> Result<Vec<f64>> {
+pub(super) fn log_ratios(rollout: &Rollout, model: &Gpt2, reference: &Gpt2) -> Result<Vec<f64>> {
     let prompt = |i: usize| &rollout.prompts[rollout.prompt_of[i]];
     let sequences: Vec<Vec<u32>> =
         (0..rollout.len()).map(|i| [&prompt(i)[..], &rollout.completions[i][..]].concat()).collect();
@@ -124,7 +124,7 @@ fn log_ratios(rollout: &Rollout, model: &Gpt2, reference: &Gpt2) -> Result<Vec<f
 }
 
 /// Means of the completions of each prompt
-fn means(rollout: &Rollout, values: &[f64]) -> Vec<f64> {
+pub(super) fn means(rollout: &Rollout, values: &[f64]) -> Vec<f64> {
     let mut all = vec![Vec::new(); rollout.prompts.len()];
     rollout.prompt_of.iter().zip(values).for_each(|(prompt, value)| all[*prompt].push(*value));
     all.iter().filter(|values| !values.is_empty()).map(|values| average(values)).collect()
@@ -135,14 +135,17 @@ fn average(values: &[f64]) -> f64 {
 }
 
 /// A mean, and the variance of that mean
-struct Mean {
-    mean: f64,
-    variance: f64,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mean {
+    /// The mean
+    pub mean: f64,
+    /// Its variance; NaN where it is not known
+    pub variance: f64,
 }
 
 impl Mean {
     /// `None` of nothing; of one value the variance is not known
-    fn of(values: &[f64]) -> Option<Self> {
+    pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
         (n > 0.0).then_some(())?;
         let mean = average(values);
@@ -150,10 +153,15 @@ impl Mean {
         Some(Self { mean, variance: if n > 1.0 { squares / (n - 1.0) / n } else { f64::NAN } })
     }
 
+    /// Its standard error
+    pub fn standard_error(&self) -> f64 {
+        self.variance.sqrt()
+    }
+
     fn report(&self, name: &str, metrics: &mut Metrics) {
         metrics.set(name, self.mean);
         if self.variance.is_finite() {
-            metrics.set(format!("{name}_stderr"), self.variance.sqrt());
+            metrics.set(format!("{name}_stderr"), self.standard_error());
         }
     }
 }

@@ -98,9 +98,55 @@ pub fn evaluate_rewards(model: &RewardModel, pairs: &[PairExample]) -> Result<Ev
     Ok(Evaluation { rows: pairs.len(), tokens: sequences.iter().map(|ids| ids.len()).sum(), metrics })
 }
 
+/// Pairs that a reward model tells apart with about the same confidence
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CalibrationBin {
+    /// Mean of σ(|Δ|): how often the model would have the answer with the higher score chosen
+    pub predicted: f64,
+    /// How often it was
+    pub observed: f64,
+    /// Wilson's 95 % interval of that share
+    pub interval: [f64; 2],
+    /// Pairs
+    pub pairs: usize,
+}
+
+/// What a Bradley–Terry model promises, P(chosen) = σ(Δ), beside what came of it
+///
+/// `margins` are Δ = score of the chosen answer − score of the rejected one. Pairs are sorted by |Δ| and cut into
+/// `bins` of equal size (the last may be smaller); a tie counts as a miss. One bin gives the accuracy, and in
+/// `predicted` the accuracy that the model expects of itself.
+pub fn calibration(margins: &[f64], bins: usize) -> Vec<CalibrationBin> {
+    let mut sorted = margins.to_vec();
+    sorted.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let bin = |margins: &[f64]| {
+        let mut share = Share::default();
+        margins.iter().for_each(|margin| share.add(f64::from(u8::from(*margin > 0.0))));
+        let predicted = margins.iter().map(|margin| 1.0 / (1.0 + (-margin.abs()).exp())).sum::<f64>();
+        CalibrationBin {
+            predicted: predicted / margins.len() as f64,
+            observed: share.value(),
+            interval: share.interval(),
+            pairs: margins.len(),
+        }
+    };
+    sorted.chunks(margins.len().div_ceil(bins.max(1)).max(1)).map(bin).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calibration_sorts_by_confidence() {
+        let bins = calibration(&[3.0, -0.1, 2.0, 0.2, 0.0, -4.0], 2);
+        let predicted = |margins: [f64; 3]| margins.iter().map(|m| 1.0 / (1.0 + (-m).exp())).sum::<f64>() / 3.0;
+        assert_eq!((bins[0].observed, bins[1].observed), (1.0 / 3.0, 2.0 / 3.0));
+        assert!((bins[0].predicted - predicted([0.0, 0.1, 0.2])).abs() < 1e-12);
+        assert!((bins[1].predicted - predicted([2.0, 3.0, 4.0])).abs() < 1e-12);
+        assert_eq!(calibration(&[3.0, -0.1, 2.0, 0.2, 0.0, -4.0], 1)[0].observed, 0.5);
+        assert!(calibration(&[], 8).is_empty());
+    }
 
     #[test]
     fn the_interval_has_wilson_s_closed_forms() {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, length_metrics, log_probs, reward_metrics, sampling_metrics};
+use super::completions::{completions_table, kl_metric, length_metrics, log_probs, reward_metrics, sampling_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::reference_model::ReferenceModel;
@@ -251,6 +251,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         let mut metrics = Metrics::new();
         length_metrics(rollout, &mut metrics);
         reward_metrics(rollout, names, &mut metrics);
+        kl_metric(rollout, &mut metrics);
         metrics.extend(own.iter());
         self.metrics = metrics;
         Ok(())

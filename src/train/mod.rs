@@ -13,6 +13,7 @@ pub mod datasets;
 pub mod dpo;
 pub mod evaluate;
 pub mod evaluate_completions;
+pub mod evaluate_policy;
 pub mod evaluate_reward;
 pub mod grl;
 pub mod group;

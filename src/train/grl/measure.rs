@@ -28,6 +28,8 @@ impl Grl {
         }
         metrics.extend([
             ("kl", kl),
+            // The name under which every online trainer has it
+            ("objective/kl", kl),
             ("entropy", entropy),
             ("soft_return", mean),
             ("soft_return_std", (squares - mean * mean).max(0.0).sqrt()),
