@@ -238,7 +238,7 @@ fn bit_flip(n_sampled_goal: usize) -> DqnOptions {
 /// Share of episodes that reach the goal, which costs less than one reward for every bit
 fn success(policy: &Policy) -> f64 {
     let mut env = make("BitFlip-v0", 10, &json!({"n_bits": BITS}));
-    let played = play(policy, &mut *env, 100, true, 1_000_000).unwrap();
+    let played = play(policy, &mut *env, 100, true, 1_000_000).expect("the policy plays");
     played.returns.iter().filter(|of_episode| **of_episode > -(BITS as f64)).count() as f64 / 100.0
 }
 
