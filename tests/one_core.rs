@@ -17,11 +17,11 @@ use serde::Deserialize;
 use serde_json::json;
 use training::{model, number, rows, text, train};
 
-/// Two completions with a reward at their ends, and values that are all 0: A_t = (γλ)^(T-1-t) r
+/// Two completions with a reward at their ends, and values that are all 0 but for 1e-8: A_t = (γλ)^(T-1-t) r
 #[test]
 fn a_step_of_ppo_on_completions_has_the_advantages_worked_out_by_hand() {
     let folder = tempfile::tempdir().unwrap();
-    let model = model(folder.path(), &[("initializer_range", json!(0.0))]);
+    let model = model(folder.path(), &[("initializer_range", json!(1e-8))]);
     let completions = [(vec![14, 282, 258, 0], 1.5), (vec![55, 0], -0.75)];
     let lines = completions.iter().map(|(ids, reward)| {
         json!({ "prompt": "ha was waitedha", "completions": [ids], "rewards": [reward] }).to_string() + "\n"

@@ -79,7 +79,7 @@ fn headings() -> String {
         format!("\n  {agent}: {}{without}", spec.headings.join(", "))
     };
     let lines: String = RlAgent::all().map(line).collect();
-    format!("Every agent takes the keys under Run and Learning, and:{lines}")
+    format!("Every agent takes the keys under Run, Evaluation and Learning, and:{lines}")
 }
 
 /// Runs `collimate rl train`

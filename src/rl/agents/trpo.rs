@@ -138,7 +138,9 @@ fn softmax(logits: &[f32], probabilities: &mut [f64]) {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     probabilities.iter_mut().zip(logits).for_each(|(p, z)| *p = (f64::from(*z) - f64::from(top)).exp());
     let sum: f64 = probabilities.iter().sum();
-    probabilities.iter_mut().for_each(|p| *p /= sum);
+    for p in probabilities {
+        *p /= sum;
+    }
 }
 
 /// What a step of the policy came to
