@@ -138,7 +138,8 @@ fn a_classical_comparison_from_start_to_page() {
     assert!(other.stderr.contains("ppo/seed-0` is a run with another `n_epochs`"), "{}", other.stderr);
 
     // The same from the run folders alone
-    let words = ["compare", "--runs", text(&out), "--output_dir", text(&folder.path().join("again"))];
+    let other = folder.path().join("again");
+    let words = ["compare", "--runs", text(&out), "--output_dir", text(&other)];
     let again = outcome(command(&words));
     ok(&again);
     let again = json(&folder.path().join("again/compare.json"));
