@@ -118,7 +118,7 @@ pub fn train(agent: &mut dyn Agent, origin: &Origin, options: &RunOptions) -> Re
     let start = Start {
         command: options.command.clone(),
         seed: options.seed,
-        threads: 1,
+        threads: rayon::current_num_threads(),
         resumed_from_step: folder.resumed_from(),
         ..Start::default()
     };

@@ -351,10 +351,11 @@ mod tests {
         models.actor.params.copy_from_slice(&params);
         loss(models);
         let grads: Vec<_> = (0..params.len()).map(|at| halves[0].grads[at] + halves[1].grads[at]).collect();
-        assert!(grads.iter().filter(|grad| grad.abs() > 2e-2).count() > params.len() / 4);
-        let differs = |(grad, numeric): &(&f32, &f64)| (f64::from(**grad) - **numeric).abs() > 2e-3;
-        let wrong = grads.iter().zip(&numeric).filter(differs).count();
-        assert!(wrong <= 8, "{wrong} of {} gradients differ", params.len());
+        let norm = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>().sqrt();
+        let error = norm(&mut grads.iter().zip(&numeric).map(|(grad, numeric)| f64::from(*grad) - numeric));
+        let length = norm(&mut numeric.iter().copied());
+        // Kinks of relu within the differences leave a little
+        assert!(length > 0.05 && error < 0.05 * length, "{error} of {length}");
     }
 
     #[test]

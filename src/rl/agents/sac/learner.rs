@@ -311,8 +311,7 @@ mod tests {
         let params = learner.models.actor.params.clone();
         let sum = |at: usize| learner.halves[0].grads[at] + learner.halves[1].grads[at];
         let grads: Vec<f32> = (0..params.len()).map(sum).collect();
-        assert!(grads.iter().filter(|grad| grad.abs() > 2e-2).count() > params.len() / 4);
-        let mut wrong = 0;
+        let (mut error, mut length) = (0.0, 0.0);
         for (at, grad) in grads.iter().enumerate() {
             let mut at_step = |step: f32| {
                 learner.models.actor.params.copy_from_slice(&params);
@@ -320,10 +319,12 @@ mod tests {
                 losses(&mut learner, &sample, 0.3)[1]
             };
             let numeric = (at_step(2e-3) - at_step(-2e-3)) / 4e-3;
-            // A kink of relu, or of the smaller critic, within the difference shows in few places
-            wrong += usize::from((f64::from(*grad) - numeric).abs() > 2e-3);
+            error += (f64::from(*grad) - numeric).powi(2);
+            length += numeric.powi(2);
         }
-        assert!(wrong <= 8, "{wrong} of {} gradients differ", params.len());
+        let (error, length) = (error.sqrt(), length.sqrt());
+        // Kinks of relu, and of the smaller critic, within the differences leave a little
+        assert!(length > 0.05 && error < 0.05 * length, "{error} of {length}");
     }
 
     #[test]
