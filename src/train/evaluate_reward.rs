@@ -121,7 +121,9 @@ pub fn calibration(margins: &[f64], bins: usize) -> Vec<CalibrationBin> {
     sorted.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
     let bin = |margins: &[f64]| {
         let mut share = Share::default();
-        margins.iter().for_each(|margin| share.add(f64::from(u8::from(*margin > 0.0))));
+        for margin in margins {
+            share.add(f64::from(u8::from(*margin > 0.0)));
+        }
         let predicted = margins.iter().map(|margin| 1.0 / (1.0 + (-margin.abs()).exp())).sum::<f64>();
         CalibrationBin {
             predicted: predicted / margins.len() as f64,
