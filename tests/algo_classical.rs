@@ -226,3 +226,26 @@ fn conjugate_gradients_solve_and_the_step_meets_the_bound() {
     let solved = conjugate_gradient(product, &[0.0; 4], 10, 1e-10, &mut x);
     assert_eq!((solved.iterations, x), (0, [0.0; 4]));
 }
+
+/// Kakade 2001: in other coordinates, θ = Bφ, the natural gradient moves the distribution by the same
+#[test]
+fn a_natural_step_does_not_depend_on_the_coordinates() {
+    let p = [0.1, 0.2, 0.7];
+    let gradient = [0.5, -0.3, -0.2];
+    let scale = [2.0, 0.5, -3.0];
+    let stretch = |v: &[f64]| -> Vec<f64> { v.iter().zip(scale).map(|(v, b)| b * v).collect() };
+    let (mut plain, mut stretched) = ([f64::NAN; 3], [f64::NAN; 3]);
+    conjugate_gradient(|v, out| categorical_fisher(&p, v, out), &gradient, 20, 1e-28, &mut plain);
+    let fisher = |v: &[f64], out: &mut [f64]| {
+        let mut image = [0.0; 3];
+        categorical_fisher(&p, &stretch(v), &mut image);
+        out.copy_from_slice(&stretch(&image));
+    };
+    conjugate_gradient(fisher, &stretch(&gradient), 20, 1e-28, &mut stretched);
+    let moved = stretch(&stretched);
+    // A softmax does not see what all logits have in common
+    let centred = |x: &[f64]| -> Vec<f64> { x.iter().map(|v| v - x.iter().sum::<f64>() / 3.0).collect() };
+    for (one, other) in centred(&plain).iter().zip(centred(&moved)) {
+        assert!((one - other).abs() < 1e-9, "{one} and {other}");
+    }
+}

@@ -4,15 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use collimate::algo::advantage::{gae, token_streams};
+use collimate::algo::distribution::{categorical, categorical_backward};
+use collimate::algo::policy::reinforce;
 use collimate::rl::agents::planning::{
     finite_horizon, finite_horizon_evaluation, policy_evaluation, policy_iteration, start_value, sweep, value_iteration,
 };
 use collimate::rl::agents::{
-    Agent, Dqn, DqnOptions, Exploration, Ppo, PpoOptions, Schedule, TabularAgent, TabularMethod, TabularOptions,
+    A2c, A2cOptions, Agent, Dqn, DqnOptions, Exploration, Ppo, PpoOptions, Reinforce, ReinforceOptions, ReplayOptions,
+    Schedule, TabularAgent, TabularMethod, TabularOptions, Trpo, TrpoOptions,
 };
 use collimate::rl::env::{Kwargs, MakeOptions, VectorEnv, make_vec};
 use collimate::rl::evaluate::play;
 use collimate::rl::policy::Policy;
+use collimate::rl::priority::PriorityOptions;
 use collimate::rl::rollout::Rollout;
 use collimate::rl::saved;
 
@@ -205,16 +209,21 @@ fn the_first_update_of_ppo_is_a_policy_gradient() {
 
 #[test]
 fn dqn_learns_cartpole_in_each_form() {
-    for (double, dueling) in [(false, false), (true, true)] {
+    for (double, dueling, n_steps) in [(false, false, 1), (true, true, 1), (true, false, 3)] {
         let env = make("CartPole-v1", None);
         let options = DqnOptions {
             learning_rate: Schedule::constant(2.3e-3),
-            batch_size: 64,
-            buffer_size: 10_000,
-            learning_starts: 500,
+            replay: ReplayOptions {
+                batch_size: 64,
+                buffer_size: 10_000,
+                learning_starts: 500,
+                train_freq: 128,
+                gradient_steps: Some(32),
+                n_steps,
+                ..ReplayOptions::default()
+            },
+            prioritized: (n_steps > 1).then(PriorityOptions::default),
             target_update_interval: 10,
-            train_freq: 128,
-            gradient_steps: Some(32),
             exploration_fraction: 0.4,
             double,
             dueling,
@@ -223,7 +232,7 @@ fn dqn_learns_cartpole_in_each_form() {
         let policy = train(&mut Dqn::new(env, options, 0).unwrap(), 12_000);
         // 23 is what chance reaches
         let reached = greedy_return(&policy, "CartPole-v1");
-        assert!(reached >= 100.0, "double {double}, dueling {dueling}: {reached}");
+        assert!(reached >= 100.0, "double {double}, dueling {dueling}, {n_steps} steps: {reached}");
     }
 }
 
@@ -299,5 +308,68 @@ fn a_saved_policy_plays_as_before() {
         assert_eq!(returns(&loaded), returns(&policy), "{id}");
         let other = make("Acrobot-v1", None);
         assert_eq!(saved::load(folder.path(), other.spec()).unwrap_err().exit_code(), 2);
+    }
+}
+
+/// A step of REINFORCE on two arms, weighed by how likely it is: mean and variance of the gradient in the first logit
+fn two_arms(logits: [f32; 2], rewards: [f32; 2], baseline: f32) -> (f64, f64) {
+    let (mut log_probs, mut entropies) = ([0.0; 2], [0.0; 2]);
+    categorical(&[logits, logits].concat(), &[0, 1], &mut log_probs, &mut entropies);
+    let (mut mean, mut square) = (0.0, 0.0);
+    for arm in 0..2 {
+        let (mut by_log_prob, mut grad) = ([0.0], [0.0; 2]);
+        reinforce(&log_probs[arm..=arm], &[rewards[arm] - baseline], None, 1.0, &mut by_log_prob);
+        categorical_backward(&logits, &[arm], &by_log_prob, &[0.0], &mut grad);
+        let p = f64::from(log_probs[arm]).exp();
+        // Of the loss, so that the gradient of the return is its negative
+        mean -= p * f64::from(grad[0]);
+        square += p * f64::from(grad[0]).powi(2);
+    }
+    (mean, square - mean * mean)
+}
+
+/// Williams 1992: the gradient of the mean return, π₁ π₂ (r₁ - r₂), whatever the baseline; the baseline takes variance away
+#[test]
+fn reinforce_has_the_exact_gradient_of_two_arms_and_a_baseline_leaves_its_mean() {
+    let (logits, rewards) = ([0.3, -0.4], [2.0, 1.0]);
+    let p = 1.0 / (1.0 + (-0.7_f64).exp());
+    let (plain, spread) = two_arms(logits, rewards, 0.0);
+    assert!((plain - p * (1.0 - p)).abs() < 1e-6, "{plain}");
+    let value = (1.0 + p) as f32;
+    let (mean, smaller) = two_arms(logits, rewards, value);
+    assert!((mean - plain).abs() < 1e-6, "{mean}");
+    assert!(smaller < spread / 10.0, "{smaller} and {spread}");
+}
+
+#[test]
+fn every_policy_gradient_learns_cartpole() {
+    let envs = |n| make_vec("CartPole-v1", n, &MakeOptions::default()).unwrap();
+    let reinforce = Reinforce::new(envs(1), ReinforceOptions::default(), 0).unwrap();
+    let a2c = A2c::new(envs(8), A2cOptions::default(), 0).unwrap();
+    let trpo = TrpoOptions { n_steps: 512, cg_damping: 1e-3, gae_lambda: 0.98, ..TrpoOptions::default() };
+    let trpo = Trpo::new(envs(2), trpo, 0).unwrap();
+    let agents: [(&str, Box<dyn Agent>, u64); 3] =
+        [("reinforce", Box::new(reinforce), 80_000), ("a2c", Box::new(a2c), 150_000), ("trpo", Box::new(trpo), 30_000)];
+    for (name, mut agent, steps) in agents {
+        let reached = greedy_return(&train(&mut *agent, steps), "CartPole-v1");
+        assert!(reached >= 195.0, "{name}: {reached} after {steps} steps");
+    }
+}
+
+#[test]
+fn every_policy_gradient_takes_continuous_actions() {
+    let env = || make_vec("Pendulum-v1", 2, &MakeOptions::default()).unwrap();
+    let agents: [Box<dyn Agent>; 3] = [
+        Box::new(
+            Reinforce::new(env(), ReinforceOptions { episodes_per_update: 3, ..ReinforceOptions::default() }, 0)
+                .unwrap(),
+        ),
+        Box::new(A2c::new(env(), A2cOptions::default(), 0).unwrap()),
+        Box::new(Trpo::new(env(), TrpoOptions { n_steps: 200, ..TrpoOptions::default() }, 0).unwrap()),
+    ];
+    for mut agent in agents {
+        let before = agent.policy().params;
+        let policy = train(&mut *agent, 900);
+        assert!(policy.params.iter().all(|x| x.is_finite()) && policy.params != before);
     }
 }

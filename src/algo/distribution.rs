@@ -191,3 +191,38 @@ pub fn tanh_gaussian_backward(
         grad_log_std[at] = (by_u * reach - by_log_prob) as f32;
     }
 }
+
+/// Mean over the states of KL(p ‖ q) = Σ_k p_k (log p_k - log q_k), exact
+///
+/// # Shapes
+/// logits of p and q (N · K,); N > 0
+pub fn categorical_kl(p: &[f32], q: &[f32], states: usize) -> f64 {
+    let classes = classes(p.len(), states);
+    same_length("q", q.len(), p.len());
+    let (mut log_p, mut log_q) = (vec![0.0; classes], vec![0.0; classes]);
+    let mut sum = 0.0;
+    for (p, q) in p.chunks(classes).zip(q.chunks(classes)) {
+        log_softmax(p, &mut log_p);
+        log_softmax(q, &mut log_q);
+        sum += log_p.iter().zip(&log_q).map(|(p, q)| times_probability(p - q, *p)).sum::<f64>();
+    }
+    sum / states as f64
+}
+
+/// The same for diagonal Gaussians: Σ_d [log σ_q/σ_p + (σ_p² + (μ_p - μ_q)²) / (2 σ_q²) - ½]
+///
+/// # Shapes
+/// means of p and q (N · D,), log standard deviations (D,), one for all states; N > 0
+pub fn gaussian_kl(p: (&[f32], &[f32]), q: (&[f32], &[f32]), states: usize) -> f64 {
+    let size = classes(p.0.len(), states);
+    same_length("means of q", q.0.len(), p.0.len());
+    same_length("log_std of p", p.1.len(), size);
+    same_length("log_std of q", q.1.len(), size);
+    let mut sum = 0.0;
+    for (at, (mean_p, mean_q)) in p.0.iter().zip(q.0).enumerate() {
+        let (log_p, log_q) = (f64::from(p.1[at % size]), f64::from(q.1[at % size]));
+        let apart = f64::from(*mean_p) - f64::from(*mean_q);
+        sum += log_q - log_p + ((2.0 * log_p).exp() + apart * apart) / (2.0 * (2.0 * log_q).exp()) - 0.5;
+    }
+    sum / states as f64
+}

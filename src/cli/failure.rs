@@ -77,7 +77,7 @@ fn unknown_flag(error: &clap::Error, args: &[OsString]) -> Error {
     };
     let is_classical = ["rl", "train"].iter().all(|word| args.iter().any(|arg| arg == word));
     let spec = if is_classical {
-        Some(&super::rl_agents::TRAIN)
+        Some(&super::rl::TRAIN)
     } else {
         crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name))
     };

@@ -63,7 +63,10 @@ pub use orpo::OrpoKeys;
 pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetwork};
 pub use reference::{ReferenceKeys, SyncKeys};
 pub use reward::RewardKeys;
-pub use rl::{Falling, RlAgent, RlKeys};
+pub use rl::{
+    AgentSpec, EntropyWeight, ExplorationRule, Falling, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys,
+    TabularKeys,
+};
 pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};

@@ -5,6 +5,7 @@
 //! Not responsible for: finding a dataset on the Hub, batching and padding, or printing.
 
 mod cache;
+mod convert;
 mod encoder;
 mod files;
 mod format;
@@ -13,6 +14,7 @@ mod json;
 mod mixture;
 mod pack;
 mod parquet;
+mod parquet_write;
 mod preference;
 mod reader;
 mod record;
@@ -26,8 +28,10 @@ mod tokenize;
 mod tokenized;
 mod tokenizer;
 mod tokenizer_files;
+mod write;
 
 pub use cache::cached_examples;
+pub use convert::{convert, name as kind_name, split_by_prompt, to_chatml};
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
 pub use mixture::mix;
@@ -45,3 +49,4 @@ pub use split::split_names;
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenize::{LmExample, LmOptions, PromptExample, PromptOptions, Truncation, lm_examples, prompt_examples};
 pub use tokenizer::Tokenizer;
+pub use write::write_dataset;

@@ -1,7 +1,11 @@
-//! What runs look like side by side: statistics over runs and tasks, curves, one HTML page.
+//! What runs look like side by side: statistics over runs and tasks, curves, HTML pages.
 
 pub mod chart;
+pub mod compare_page;
+pub mod comparison;
 mod completions;
+pub mod curve;
+pub mod intervals;
 pub mod page;
 pub mod run;
 pub mod scatter;
@@ -9,5 +13,6 @@ pub mod section;
 pub mod statistics;
 mod template;
 
+pub use comparison::Comparison;
 pub use page::{render, render_after};
 pub use run::Run;

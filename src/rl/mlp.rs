@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::env::rng::Pcg64;
 use super::random::standard_normal;
+use super::state::State;
+use crate::Result;
 use crate::ops::kernels::{mlp, vector};
 
 /// What stands between the layers
@@ -17,6 +19,16 @@ pub enum Activation {
     Tanh,
     /// max(x, 0)
     Relu,
+}
+
+impl Activation {
+    /// g ← g · slope at the outputs y
+    fn backward(self, y: &[f32], g: &mut [f32]) {
+        match self {
+            Self::Tanh => mlp::tanh_backward(y, g),
+            Self::Relu => mlp::relu_backward(y, g),
+        }
+    }
 }
 
 /// One affine layer: y = x Wᵀ + b, with W (outputs, inputs)
@@ -156,11 +168,7 @@ impl Mlp {
         for (at, layer) in self.layers.iter().enumerate().rev() {
             let g = &mut current[..rows * layer.outputs];
             if at + 1 < self.layers.len() {
-                let y = &cache.outputs[at][..rows * layer.outputs];
-                match self.activation {
-                    Activation::Tanh => mlp::tanh_backward(y, g),
-                    Activation::Relu => mlp::relu_backward(y, g),
-                }
+                self.activation.backward(&cache.outputs[at][..rows * layer.outputs], g);
             }
             let x = if at == 0 { x } else { &cache.outputs[at - 1] };
             let (dw, db) = grads[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
@@ -168,6 +176,53 @@ impl Mlp {
             mlp::linear_backward(rows, x, &params[layer.weight.clone()], g, dw, db, dx);
             std::mem::swap(current, next);
         }
+    }
+
+    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
+    ///
+    /// # Shapes
+    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
+    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
+        let mut moved: Option<Vec<f32>> = None;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
+            let mut y = vec![0.0; rows * layer.outputs];
+            // d(Wx + b) = dW x + db + W dx
+            mlp::linear(rows, x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()], &mut y);
+            if let Some(dx) = &moved {
+                let (mut through, no_bias) = (vec![0.0; y.len()], vec![0.0; layer.outputs]);
+                mlp::linear(rows, dx, &params[layer.weight.clone()], &no_bias, &mut through);
+                vector::add(&mut y, &through);
+            }
+            if at + 1 < self.layers.len() {
+                let outputs = &cache.outputs[at][..y.len()];
+                self.activation.backward(outputs, &mut y);
+            }
+            moved = Some(y);
+        }
+        moved.unwrap_or_default()
+    }
+
+    /// The way back with the parameters held, for a network that is looked through and does not learn: the gradient in
+    /// the inputs, (rows, inputs), after [`Mlp::forward`] with the same rows
+    pub fn backward_inputs<'c>(
+        &self,
+        params: &[f32],
+        rows: usize,
+        grad_outputs: &[f32],
+        cache: &'c mut MlpCache,
+    ) -> &'c [f32] {
+        let [current, next] = &mut cache.gradients;
+        current[..grad_outputs.len()].copy_from_slice(grad_outputs);
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let g = &mut current[..rows * layer.outputs];
+            if at + 1 < self.layers.len() {
+                self.activation.backward(&cache.outputs[at][..rows * layer.outputs], g);
+            }
+            mlp::linear_backward_input(rows, layer.inputs, &params[layer.weight.clone()], g, next);
+            std::mem::swap(current, next);
+        }
+        &current[..rows * self.inputs()]
     }
 }
 
@@ -215,6 +270,16 @@ impl Adam {
     /// For so many parameters
     pub fn new(params: usize, epsilon: f64) -> Self {
         Self { first: vec![0.0; params], second: vec![0.0; params], steps: 0, epsilon }
+    }
+
+    /// Takes its state out, or puts it back
+    ///
+    /// # Errors
+    /// A state of another size
+    pub fn persist(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("adam.first", &mut self.first)?;
+        state.tensor("adam.second", &mut self.second)?;
+        state.value("adam.steps", &mut self.steps)
     }
 
     /// One step; returns the norm of the gradients before they were scaled
@@ -268,6 +333,17 @@ mod tests {
             // A kink of relu within the difference shows in few places; a wrong formula shows everywhere
             let wrong = (2..params.len()).filter(|&at| (f64::from(grads[at]) - numeric[at]).abs() > 2e-3).count();
             assert!(wrong <= 2, "{activation:?}: {wrong} of {} gradients differ", params.len());
+            let by_inputs = mlp.backward_inputs(&params, 4, &weights, &mut cache).to_vec();
+            for (at, found) in by_inputs.iter().enumerate() {
+                let mut at_step = |step: f32| -> f64 {
+                    let mut moved = x.clone();
+                    moved[at] += step;
+                    let y = mlp.forward(&params, 4, &moved, &mut cache);
+                    y.iter().zip(&weights).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum()
+                };
+                let numeric = (at_step(1e-3) - at_step(-1e-3)) / 2e-3;
+                assert!((f64::from(*found) - numeric).abs() < 2e-3, "{activation:?}: input {at}");
+            }
         }
     }
 

@@ -56,7 +56,7 @@ impl Moments {
 }
 
 /// Scales rewards by the spread of the discounted returns so far
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardScale {
     gamma: f64,
     returns: Vec<f32>,

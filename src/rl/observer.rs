@@ -91,6 +91,35 @@ impl ActionSpace {
         }
     }
 
+    /// A number from [-1, 1] as number `d` of an action, from bound to bound
+    ///
+    /// # Panics
+    /// For discrete actions
+    pub fn scale(&self, d: usize, unit: f32) -> f32 {
+        match self {
+            Self::Discrete(_) => unreachable!("discrete actions have no bounds"),
+            Self::Continuous { low, high } => low[d] + 0.5 * (unit + 1.0) * (high[d] - low[d]),
+        }
+    }
+
+    /// How many numbers an action has, each within finite bounds
+    ///
+    /// # Errors
+    /// Other actions, for an agent that squashes its own into bounds
+    pub fn bounded(&self, agent: &str, env: &str) -> Result<usize> {
+        match self {
+            Self::Discrete(_) => {
+                Err(Error::usage(format!("`{agent}` needs continuous actions, and those of `{env}` are discrete"))
+                    .hint("`ppo` and `dqn` take discrete ones"))
+            }
+            Self::Continuous { low, high } if low.iter().chain(high).all(|bound| bound.is_finite()) => Ok(low.len()),
+            Self::Continuous { .. } => {
+                Err(Error::usage(format!("`{agent}` needs bounds of actions, and those of `{env}` have none"))
+                    .hint("`ppo` needs none"))
+            }
+        }
+    }
+
     /// How many actions there are
     ///
     /// # Errors

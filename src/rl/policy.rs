@@ -2,7 +2,7 @@
 
 use super::env::rng::Pcg64;
 use super::env::{Actions, EnvSpec};
-use super::mlp::{Mlp, MlpCache};
+use super::mlp::{Activation, Mlp, MlpCache};
 use super::observer::{ActionSpace, Observer};
 use super::random;
 
@@ -15,7 +15,14 @@ pub enum Head {
     Gaussian(Vec<f32>),
     /// Action values; at random with this probability where the policy is not deterministic
     Values(f64),
+    /// Means and log standard deviations of a Gaussian, which tanh squashes into the bounds
+    Squashed,
+    /// Actions, which tanh squashes into the bounds
+    Deterministic,
 }
+
+/// log σ of a squashed Gaussian stays within these, as in Stable-Baselines3
+pub const LOG_STD: (f32, f32) = (-20.0, 2.0);
 
 /// A network with what stands before and behind it
 #[derive(Debug, Clone)]
@@ -45,6 +52,22 @@ pub struct Actor<'p> {
 }
 
 impl Policy {
+    /// Action values of numbered states, as a network without hidden layers: of a one among zeros it gives the row of
+    /// the table
+    ///
+    /// # Shapes
+    /// values (S · A,), state after state
+    pub fn table(spec: &EnvSpec, values: &[f32], epsilon: f64) -> Self {
+        let (observer, actions) = (Observer::new(&spec.observation_space, false), ActionSpace::of(spec));
+        let (states, count) = (observer.width(), actions.outputs());
+        let network = Mlp::new(&[states, count], Activation::Relu, 0);
+        let mut params = vec![0.0; network.end()];
+        for (at, value) in values.iter().enumerate() {
+            params[at % count * states + at / count] = *value;
+        }
+        Self { observer, actions, network, params, head: Head::Values(epsilon) }
+    }
+
     /// Whether it fits an environment
     pub fn fits(&self, spec: &EnvSpec) -> bool {
         self.actions == ActionSpace::of(spec)
@@ -74,6 +97,20 @@ impl Actor<'_> {
         let outputs = policy.network.forward(&policy.params, rows, &self.features, &mut self.cache);
         let width = policy.network.outputs();
         match (&policy.actions, &policy.head) {
+            (space @ ActionSpace::Continuous { low, .. }, Head::Squashed | Head::Deterministic) => {
+                let size = low.len();
+                for (actions, row) in self.continuous.chunks_exact_mut(size).zip(outputs.chunks_exact(width)) {
+                    for (d, action) in actions.iter_mut().enumerate() {
+                        let mut u = f64::from(row[d]);
+                        if policy.head == Head::Squashed && !self.deterministic {
+                            let log_std = row[size + d].clamp(LOG_STD.0, LOG_STD.1);
+                            u += f64::from(log_std).exp() * random::standard_normal(&mut self.rng);
+                        }
+                        *action = space.scale(d, u.tanh() as f32);
+                    }
+                }
+                Actions::Continuous(&self.continuous)
+            }
             (ActionSpace::Continuous { low, high }, head) => {
                 for (at, (action, mean)) in self.continuous.iter_mut().zip(outputs).enumerate() {
                     *action = *mean;

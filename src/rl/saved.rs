@@ -47,6 +47,8 @@ enum SavedHead {
     Categorical,
     Gaussian,
     Values { epsilon: f64 },
+    Squashed,
+    Deterministic,
 }
 
 /// Writes a policy into a folder
@@ -60,6 +62,8 @@ pub fn save(folder: &Path, policy: &Policy, origin: &Origin) -> Result<()> {
             Head::Categorical => SavedHead::Categorical,
             Head::Gaussian(_) => SavedHead::Gaussian,
             Head::Values(epsilon) => SavedHead::Values { epsilon: *epsilon },
+            Head::Squashed => SavedHead::Squashed,
+            Head::Deterministic => SavedHead::Deterministic,
         },
         observation: policy.observer.moments().cloned(),
     };
@@ -105,7 +109,13 @@ pub fn load(folder: &Path, spec: &EnvSpec) -> Result<Policy> {
     let network = Mlp::new(&config.widths, config.activation, 0);
     let mut observer = Observer::new(&spec.observation_space, false);
     let actions = ActionSpace::of(spec);
-    if (network.inputs(), network.outputs()) != (observer.width(), actions.outputs()) {
+    let is_continuous = matches!(actions, ActionSpace::Continuous { .. });
+    if is_continuous == matches!(config.head, SavedHead::Categorical | SavedHead::Values { .. }) {
+        let message = format!("the policy in `{}` is not one for the actions of `{}`", folder.display(), spec.id);
+        return Err(Error::usage(message));
+    }
+    let outputs = actions.outputs() * if matches!(config.head, SavedHead::Squashed) { 2 } else { 1 };
+    if (network.inputs(), network.outputs()) != (observer.width(), outputs) {
         return Err(Error::usage(format!(
             "the policy in `{}` takes {} numbers and gives {}; `{}` needs {} and {}",
             folder.display(),
@@ -113,7 +123,7 @@ pub fn load(folder: &Path, spec: &EnvSpec) -> Result<Policy> {
             network.outputs(),
             spec.id,
             observer.width(),
-            actions.outputs()
+            outputs
         )));
     }
     if config.observation.as_ref().is_some_and(|moments| moments.columns().count() != observer.width()) {
@@ -129,6 +139,8 @@ pub fn load(folder: &Path, spec: &EnvSpec) -> Result<Policy> {
     let head = match config.head {
         SavedHead::Categorical => Head::Categorical,
         SavedHead::Values { epsilon } => Head::Values(epsilon),
+        SavedHead::Squashed => Head::Squashed,
+        SavedHead::Deterministic => Head::Deterministic,
         SavedHead::Gaussian => {
             let mut log_std = vec![0.0_f32; actions.outputs()];
             file.read_into("log_std", &mut log_std)?;

@@ -30,6 +30,8 @@ pub struct Collector {
     max_new_tokens: usize,
     /// None where every replayed row brings its rewards
     rewards: Option<Rewards>,
+    /// Completions judged since somebody asked
+    queries: u64,
 }
 
 /// Whether every row has what the rewards need
@@ -98,7 +100,8 @@ impl Collector {
     ) -> Result<Self> {
         check_rows(&rewards, &prompts)?;
         let (tokenizer, stop) = (source.tokenizer.clone(), source.stop_tokens());
-        Ok(Self { prompts, replay: None, tokenizer, sampling, stop, max_new_tokens, rewards: Some(rewards) })
+        let rewards = Some(rewards);
+        Ok(Self { prompts, replay: None, tokenizer, sampling, stop, max_new_tokens, rewards, queries: 0 })
     }
 
     fn open(
@@ -150,7 +153,16 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards })
+        Ok(Self {
+            prompts,
+            replay,
+            tokenizer,
+            sampling,
+            stop,
+            max_new_tokens: keys.max_completion_length,
+            rewards,
+            queries: 0,
+        })
     }
 
     /// Prompts there are
@@ -166,6 +178,11 @@ impl Collector {
     /// Whether completions come from a file
     pub fn replays(&self) -> bool {
         self.replay.is_some()
+    }
+
+    /// Completions judged since the last call: what a comparison at equal reward queries counts
+    pub fn take_queries(&mut self) -> u64 {
+        std::mem::take(&mut self.queries)
     }
 
     /// Token ids of a prompt
@@ -240,6 +257,7 @@ impl Collector {
             None => clock.time(Part::Generate, || self.sample(policy, per_prompt, seed, check, &mut rollout))?,
         }
         let scores = clock.time(Part::Score, || self.score(&rollout, check))?;
+        self.queries += rollout.len() as u64;
         rollout.rewards = scores.total;
         rollout.rewards_by_function = scores.by_function;
         Ok(rollout)

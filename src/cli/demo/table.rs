@@ -133,8 +133,9 @@ impl Results {
         let rows: Vec<[String; 7]> = [COLUMNS.map(str::to_owned)].into_iter().chain(cells).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         for (name, row) in names.zip(&rows) {
-            let cells = row.iter().enumerate().map(|(i, cell)| format!("{cell:>0$}", width(i)));
-            out.line(&format!("{name:<4}  {}", cells.collect::<Vec<_>>().join("  ")))?;
+            let cells: Vec<String> =
+                row.iter().enumerate().map(|(i, cell)| format!("  {cell:>0$}", width(i))).collect();
+            out.line(&format!("{name:<4}{}", cells.concat()))?;
         }
         Ok(())
     }

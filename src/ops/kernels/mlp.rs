@@ -16,7 +16,7 @@ pub fn linear(rows: usize, x: &[f32], w: &[f32], b: &[f32], y: &mut [f32]) {
     for row in y.chunks_exact_mut(outputs).take(rows) {
         row.copy_from_slice(b);
     }
-    product(rows, outputs, inputs, Mat::rows(x, inputs), Mat::rows(w, inputs).t(), y);
+    product(rows, outputs, inputs, Mat::rows(x, inputs), Mat::rows(w, inputs).t(), y, true);
 }
 
 /// The way back of [`linear`]: dW = gᵀx and db = Σ g, overwritten; dx = g W where it is asked for
@@ -34,23 +34,30 @@ pub fn linear_backward(
 ) {
     let (outputs, inputs) = (db.len(), dw.len() / db.len());
     assert!(x.len() >= rows * inputs && g.len() >= rows * outputs, "{rows} rows of {inputs} or {outputs} do not fit");
-    dw.fill(0.0);
     db.fill(0.0);
     for row in g.chunks_exact(outputs).take(rows) {
         vector::add(db, row);
     }
-    product(outputs, inputs, rows, Mat::rows(g, outputs).t(), Mat::rows(x, inputs), dw);
+    product(outputs, inputs, rows, Mat::rows(g, outputs).t(), Mat::rows(x, inputs), dw, false);
     if let Some(dx) = dx {
-        dx[..rows * inputs].fill(0.0);
-        product(rows, inputs, outputs, Mat::rows(g, outputs), Mat::rows(w, inputs), dx);
+        linear_backward_input(rows, inputs, w, g, dx);
     }
 }
 
-/// C += A B, with C (m, n) row-major
-fn product(m: usize, n: usize, k: usize, a: Mat, b: Mat, c: &mut [f32]) {
+/// dx = g W alone, where the weights are held
+///
+/// # Shapes
+/// as in [`linear_backward`]
+pub fn linear_backward_input(rows: usize, inputs: usize, w: &[f32], g: &[f32], dx: &mut [f32]) {
+    let outputs = w.len() / inputs;
+    product(rows, inputs, outputs, Mat::rows(g, outputs), Mat::rows(w, inputs), dx, false);
+}
+
+/// C ← A B (+ C where `accumulate`), with C (m, n) row-major
+fn product(m: usize, n: usize, k: usize, a: Mat, b: Mat, c: &mut [f32], accumulate: bool) {
     assert!(m * n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
     // SAFETY: the result is in bounds and exclusively borrowed
-    unsafe { matmul_serial(m, n, k, 1.0, a, b, c.as_mut_ptr(), n, true) }
+    unsafe { matmul_serial(m, n, k, 1.0, a, b, c.as_mut_ptr(), n, accumulate) }
 }
 
 /// (1 - e^{-2|x|}) / (1 + e^{-2|x|}) with the sign of x; a polynomial near 0, where the difference would cancel
@@ -76,6 +83,13 @@ simd! {
     pub fn tanh_backward(y: &[f32], g: &mut [f32]) {
         for (g, y) in g.iter_mut().zip(y) {
             *g *= 1.0 - y * y;
+        }
+    }
+
+    /// y ← y + τ (x - y): a target network follows by a small share (Polyak averaging)
+    pub fn follow(y: &mut [f32], x: &[f32], tau: f32) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += tau * (x - *y);
         }
     }
 

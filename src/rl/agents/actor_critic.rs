@@ -3,16 +3,18 @@
 use std::ops::Range;
 
 use crate::algo::distribution;
+use crate::algo::value::{ValueLoss, value_loss};
 use crate::rl::env::rng::Pcg64;
 use crate::rl::mlp::{Activation, Mlp, MlpCache};
 use crate::rl::observer::{ActionSpace, Observer};
+use crate::rl::rollout::Rollout;
 
-/// Policy and value network, their parameters in one vector: policy, value, log σ
+/// Policy and value network, their parameters in one vector: policy, log σ, value
 #[derive(Debug, Clone)]
 pub(super) struct Networks {
     pub(super) policy: Mlp,
-    pub(super) value: Mlp,
     pub(super) log_std: Range<usize>,
+    pub(super) value: Mlp,
     pub(super) params: Vec<f32>,
 }
 
@@ -62,6 +64,32 @@ impl Batch {
             value: networks.value.cache(rows),
         }
     }
+
+    /// Mean entropy of the first rows
+    pub(super) fn mean_entropy(&self, rows: usize) -> f64 {
+        self.entropies[..rows].iter().map(|h| f64::from(*h)).sum::<f64>() / rows as f64
+    }
+
+    /// Copies these samples of a rollout together
+    pub(super) fn gather(&mut self, rollout: &Rollout, rows: &[u32]) {
+        let features = rollout.features.len() / rollout.len();
+        let width = rollout.continuous.len() / rollout.len();
+        for (to, from) in rows.iter().enumerate() {
+            let from = *from as usize;
+            self.features[to * features..(to + 1) * features]
+                .copy_from_slice(&rollout.features[from * features..(from + 1) * features]);
+            if width == 0 {
+                self.discrete[to] = rollout.discrete[from];
+            } else {
+                self.continuous[to * width..(to + 1) * width]
+                    .copy_from_slice(&rollout.continuous[from * width..(from + 1) * width]);
+            }
+            self.old_log_probs[to] = rollout.log_probs[from];
+            self.old_values[to] = rollout.values[from];
+            self.advantages[to] = rollout.advantages[from];
+            self.returns[to] = rollout.returns[from];
+        }
+    }
 }
 
 impl Networks {
@@ -77,20 +105,31 @@ impl Networks {
             ends.0.chain(hidden.iter().copied()).chain(ends.1).collect::<Vec<_>>()
         };
         let policy = Mlp::new(&widths(actions.outputs()), Activation::Tanh, 0);
-        let value = Mlp::new(&widths(1), Activation::Tanh, policy.end());
         let log_std = match actions {
-            ActionSpace::Discrete(_) => value.end()..value.end(),
-            ActionSpace::Continuous { low, .. } => value.end()..value.end() + low.len(),
+            ActionSpace::Discrete(_) => policy.end()..policy.end(),
+            ActionSpace::Continuous { low, .. } => policy.end()..policy.end() + low.len(),
         };
-        let mut params = vec![log_std_init as f32; log_std.end];
+        let value = Mlp::new(&widths(1), Activation::Tanh, log_std.end);
+        let mut params = vec![log_std_init as f32; value.end()];
         policy.init_orthogonal(&mut params, 0.01, rng);
         value.init_orthogonal(&mut params, 1.0, rng);
-        Self { policy, value, log_std, params }
+        Self { policy, log_std, value, params }
     }
 
     /// V of the batch's features, into its cache
     pub(super) fn value(&self, rows: usize, batch: &mut Batch) {
         self.value.forward(&self.params, rows, &batch.features, &mut batch.value);
+    }
+
+    /// Mean squared error of V against the batch's returns, times `factor`, and its gradients in the value network
+    pub(super) fn value_gradients(&self, rows: usize, batch: &mut Batch, factor: f64, grads: &mut [f32]) -> f64 {
+        self.value(rows, batch);
+        let Batch { features, returns, value, grad_values, .. } = batch;
+        let by_value = &mut grad_values[..rows];
+        let returns = &returns[..rows];
+        let loss = value_loss(ValueLoss::Squared, value.outputs(), &[], returns, None, factor, rows as f64, by_value);
+        self.value.backward(&self.params, rows, features, by_value, value, grads);
+        loss.loss
     }
 
     /// log π and entropies of the batch's actions under the policy's last outputs
@@ -110,6 +149,13 @@ impl Networks {
                 distribution::gaussian(outputs, log_std, drawn, log_probs, entropies);
             }
         }
+    }
+
+    /// Outputs, log π, entropies and V of the batch
+    pub(super) fn forward(&self, rows: usize, actions: &ActionSpace, batch: &mut Batch) {
+        self.policy.forward(&self.params, rows, &batch.features, &mut batch.policy);
+        self.log_probs(rows, actions, batch);
+        self.value(rows, batch);
     }
 
     /// From the gradients in log-probabilities, entropies and values to those of all parameters

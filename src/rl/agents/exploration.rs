@@ -63,6 +63,11 @@ fn spread_over_best(scores: impl Iterator<Item = f64> + Clone, probabilities: &m
     }
 }
 
+/// ε that falls in a straight line over the first `fraction` of a run, and stays then
+pub(super) fn falling_epsilon(initial: f64, last: f64, fraction: f64, progress: f64) -> f64 {
+    if progress < fraction { initial + progress / fraction * (last - initial) } else { last }
+}
+
 /// The action at `drawn`, from [0, 1), of the cumulated probabilities
 pub(super) fn pick(probabilities: &[f32], drawn: f64) -> usize {
     let mut left = drawn;

@@ -67,29 +67,67 @@ pub fn sweep(model: &Tabular, gamma: f64, values: &[f64], next: &mut [f64]) -> f
     change
 }
 
-/// Value iteration from 0, until no value can be further than `tolerance` from the optimum
+/// Value iteration from 0, sweep by sweep, until no value can be further than `tolerance` from the optimum
 ///
 /// With γ < 1 a change of c in one sweep leaves an error of at most cγ/(1-γ). With γ = 1 there is no such bound, and the
 /// ratio of the last two changes stands in for γ.
+#[derive(Debug, Clone)]
+pub struct ValueIteration {
+    gamma: f64,
+    tolerance: f64,
+    values: Vec<f64>,
+    next: Vec<f64>,
+    before: f64,
+    sweeps: usize,
+}
+
+impl ValueIteration {
+    /// All values 0
+    pub fn new(model: &Tabular, gamma: f64, tolerance: f64) -> Self {
+        let values = vec![0.0; model.num_states()];
+        Self { gamma, tolerance, next: values.clone(), values, before: 0.0, sweeps: 0 }
+    }
+
+    /// One sweep: the largest change, and whether it was the last one that is needed
+    pub fn advance(&mut self, model: &Tabular) -> (f64, bool) {
+        let change = sweep(model, self.gamma, &self.values, &mut self.next);
+        std::mem::swap(&mut self.values, &mut self.next);
+        self.sweeps += 1;
+        // The first sweep has no ratio yet
+        let ratio = if self.gamma < 1.0 { self.gamma } else { change / self.before };
+        self.before = change;
+        (change, change == 0.0 || (ratio < 1.0 && change * ratio <= self.tolerance * (1.0 - ratio)))
+    }
+
+    /// The values of all states by now
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// What is known by now
+    pub fn plan(&self, model: &Tabular) -> Plan {
+        let policy = greedy_policy(model, &self.values, self.gamma);
+        Plan { policy, values: self.values.clone(), rounds: self.sweeps }
+    }
+}
+
+/// [`ValueIteration`] to its end
 ///
 /// # Errors
 /// No convergence within `max_sweeps`: with γ = 1 some state may never reach an end
 pub fn value_iteration(model: &Tabular, gamma: f64, tolerance: f64, max_sweeps: usize) -> Result<Plan> {
-    let mut values = vec![0.0; model.num_states()];
-    let mut next = values.clone();
-    let mut before = 0.0_f64;
-    for rounds in 1..=max_sweeps {
-        let change = sweep(model, gamma, &values, &mut next);
-        std::mem::swap(&mut values, &mut next);
-        // The first sweep has no ratio yet
-        let ratio = if gamma < 1.0 { gamma } else { change / before };
-        if change == 0.0 || (ratio < 1.0 && change * ratio <= tolerance * (1.0 - ratio)) {
-            return Ok(Plan { policy: greedy_policy(model, &values, gamma), values, rounds });
+    let mut sweeps = ValueIteration::new(model, gamma, tolerance);
+    for _ in 0..max_sweeps {
+        if sweeps.advance(model).1 {
+            return Ok(sweeps.plan(model));
         }
-        before = change;
     }
-    Err(Error::run(format!("value iteration has not converged after {max_sweeps} sweeps"))
-        .hint("take a discount below 1, a larger tolerance, or more sweeps"))
+    Err(not_converged("value iteration", max_sweeps))
+}
+
+pub(super) fn not_converged(method: &str, rounds: usize) -> Error {
+    Error::run(format!("{method} has not converged after {rounds} sweeps"))
+        .hint("take a discount below 1, a larger tolerance, or more sweeps")
 }
 
 /// The exact values of a policy: the solution of V = r + γPV
@@ -151,23 +189,60 @@ fn solve(matrix: &mut [f64], b: &mut [f64]) -> Option<()> {
 /// Policy iteration from the policy that always takes action 0: evaluate exactly, improve, until nothing improves
 ///
 /// An action is changed only for one that is better by more than rounding, so that equals cannot alternate for ever.
-/// `rounds` counts the last evaluation too, the one that improves nothing.
-pub fn policy_iteration(model: &Tabular, gamma: f64) -> Result<Plan> {
-    let mut policy = vec![0; model.num_states()];
-    for rounds in 1.. {
-        let values = policy_evaluation(model, &policy, gamma)?;
-        let mut stable = true;
-        for (state, action) in policy.iter_mut().enumerate() {
-            let (better, value) = best(model, &values, gamma, state);
-            if value > values[state] + 1e-10 * values[state].abs().max(1.0) && better != *action {
-                (*action, stable) = (better, false);
+#[derive(Debug, Clone)]
+pub struct PolicyIteration {
+    gamma: f64,
+    policy: Vec<usize>,
+    values: Vec<f64>,
+    rounds: usize,
+}
+
+impl PolicyIteration {
+    /// Action 0 everywhere
+    pub fn new(model: &Tabular, gamma: f64) -> Self {
+        let states = model.num_states();
+        Self { gamma, policy: vec![0; states], values: vec![0.0; states], rounds: 0 }
+    }
+
+    /// One evaluation and improvement: how many states have a better action now. The last round finds none
+    ///
+    /// # Errors
+    /// With γ = 1, a policy that never reaches an end from somewhere
+    pub fn advance(&mut self, model: &Tabular) -> Result<usize> {
+        self.values = policy_evaluation(model, &self.policy, self.gamma)?;
+        self.rounds += 1;
+        let mut improved = 0;
+        for (state, action) in self.policy.iter_mut().enumerate() {
+            let (better, value) = best(model, &self.values, self.gamma, state);
+            if value > self.values[state] + 1e-10 * self.values[state].abs().max(1.0) && better != *action {
+                *action = better;
+                improved += 1;
             }
         }
-        if stable {
-            return Ok(Plan { policy: greedy_policy(model, &values, gamma), values, rounds });
-        }
+        Ok(improved)
     }
-    unreachable!("there are finitely many policies, and each is better than the one before")
+
+    /// The values of all states by now
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// What is known by now
+    pub fn plan(&self, model: &Tabular) -> Plan {
+        let policy = greedy_policy(model, &self.values, self.gamma);
+        Plan { policy, values: self.values.clone(), rounds: self.rounds }
+    }
+}
+
+/// [`PolicyIteration`] to its end; `rounds` counts the last evaluation too, the one that improves nothing
+///
+/// # Errors
+/// With γ = 1, a policy that never reaches an end from somewhere
+pub fn policy_iteration(model: &Tabular, gamma: f64) -> Result<Plan> {
+    let mut rounds = PolicyIteration::new(model, gamma);
+    // There are finitely many policies, and each is better than the one before
+    while rounds.advance(model)? > 0 {}
+    Ok(rounds.plan(model))
 }
 
 /// The optimum within a time limit: values of all states with `horizon` steps to go, acting by the time that is left

@@ -3,11 +3,17 @@
 //! The three differ in one thing alone, the value of the state that follows, and take it from [`algo::q`](crate::algo::q),
 //! where DQN takes its own.
 
-use super::exploration::{Exploration, pick};
+use super::exploration::{Exploration, falling_epsilon, pick};
+use super::{Agent, Figures, Schedule};
 use crate::algo::q;
 use crate::rl::env::rng::Pcg64;
 use crate::rl::env::{Actions, Episode, EpisodeStatistics, VecStep, VectorEnv};
+use crate::rl::policy::Policy;
+use crate::rl::state::State;
 use crate::{Error, Result};
+
+/// Steps between two rows of figures
+const STEPS: u64 = 1000;
 
 /// What follows is worth …
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,32 +86,10 @@ impl TabularAgent {
     /// # Errors
     /// More than one environment; what the environment itself reports
     pub fn train(&mut self, env: &mut dyn VectorEnv, episodes: usize, seed: u64) -> Result<Vec<Episode>> {
-        if env.num_envs() != 1 {
-            return Err(Error::usage(format!("a table learns from one environment, got {}", env.num_envs())));
-        }
-        let mut step = VecStep::of(env);
-        let mut statistics = EpisodeStatistics::new(1);
+        let mut play = Play::begin(self, env, seed)?;
         let mut finished = Vec::with_capacity(episodes);
-        env.reset(Some(seed), &mut step.observations)?;
-        let mut state = step.observations[0] as usize;
-        let mut action = self.act(state);
         while finished.len() < episodes {
-            env.step(Actions::Discrete(&[action as u32]), &mut step)?;
-            let next = step.final_obs[0] as usize;
-            // SARSA learns from the very action that it then takes; behind an end there is none
-            let ended = step.ended(0);
-            let following = self.act(next);
-            let worth = if step.terminated[0] { 0.0 } else { self.worth(next, following) };
-            self.learn(state, action, step.rewards[0], worth);
-            (state, action) = (next, following);
-            if ended {
-                state = step.observations[0] as usize;
-                action = self.act(state);
-            } else if self.options.method != TabularMethod::Sarsa {
-                // Off-policy and expected methods choose with what they have just learned
-                action = self.act(state);
-            }
-            statistics.record(&step, |episode| finished.push(episode));
+            finished.extend(play.advance(self, env)?);
         }
         Ok(finished)
     }
@@ -144,5 +128,159 @@ impl TabularAgent {
         q::targets(&[reward as f32], &[self.options.gamma as f32], &[worth], &mut target);
         self.counts[at] += 1;
         self.values[at] += self.options.learning_rate as f32 * (target[0] - self.values[at]);
+    }
+}
+
+/// Where a table stands in its environment: a state, and the action that comes next
+#[derive(Debug, Clone)]
+struct Play {
+    step: VecStep,
+    statistics: EpisodeStatistics,
+    state: usize,
+    action: usize,
+}
+
+impl Play {
+    fn begin(table: &mut TabularAgent, env: &mut dyn VectorEnv, seed: u64) -> Result<Self> {
+        if env.num_envs() != 1 {
+            return Err(Error::usage(format!("a table learns from one environment, got {}", env.num_envs())));
+        }
+        let mut step = VecStep::of(env);
+        env.reset(Some(seed), &mut step.observations)?;
+        let state = step.observations[0] as usize;
+        let action = table.act(state);
+        Ok(Self { step, statistics: EpisodeStatistics::new(1), state, action })
+    }
+
+    /// One step, and what is learned of it; the episode where it ends with this step
+    fn advance(&mut self, table: &mut TabularAgent, env: &mut dyn VectorEnv) -> Result<Option<Episode>> {
+        let step = &mut self.step;
+        env.step(Actions::Discrete(&[self.action as u32]), step)?;
+        let next = step.final_obs[0] as usize;
+        // SARSA learns from the very action that it then takes; behind an end there is none
+        let following = table.act(next);
+        let worth = if step.terminated[0] { 0.0 } else { table.worth(next, following) };
+        table.learn(self.state, self.action, step.rewards[0], worth);
+        (self.state, self.action) = (next, following);
+        if step.ended(0) {
+            self.state = step.observations[0] as usize;
+            self.action = table.act(self.state);
+        } else if table.options.method != TabularMethod::Sarsa {
+            // Off-policy and expected methods choose with what they have just learned
+            self.action = table.act(self.state);
+        }
+        let mut finished = None;
+        self.statistics.record(step, |episode| finished = Some(episode));
+        Ok(finished)
+    }
+}
+
+/// How exploration and step size of a run change with its share that is over
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TabularSchedule {
+    /// ε at first, where that is how it explores
+    pub initial_epsilon: f64,
+    /// Share of the run over which ε falls to the one of [`TabularOptions::exploration`]
+    pub epsilon_fraction: f64,
+    /// α
+    pub learning_rate: Schedule,
+}
+
+/// A table with its environment
+pub struct TabularLearner {
+    env: Box<dyn VectorEnv>,
+    table: TabularAgent,
+    final_exploration: Exploration,
+    schedule: TabularSchedule,
+    play: Play,
+    episodes: Vec<Episode>,
+    timesteps: u64,
+}
+
+impl TabularLearner {
+    /// The environment is reset with `seed`, and actions are drawn from it
+    ///
+    /// # Errors
+    /// An environment whose states or actions cannot be counted, or more than one
+    pub fn new(
+        mut env: Box<dyn VectorEnv>,
+        options: TabularOptions,
+        schedule: TabularSchedule,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut table = TabularAgent::new(&*env, options, seed)?;
+        let final_exploration = options.exploration;
+        table.options.exploration = schedule.exploration(final_exploration, 0.0);
+        let play = Play::begin(&mut table, &mut *env, seed)?;
+        Ok(Self { env, table, final_exploration, schedule, play, episodes: Vec::new(), timesteps: 0 })
+    }
+
+    /// Its table
+    pub fn table(&self) -> &TabularAgent {
+        &self.table
+    }
+}
+
+impl TabularSchedule {
+    fn exploration(&self, last: Exploration, progress: f64) -> Exploration {
+        match last {
+            Exploration::EpsilonGreedy { epsilon } => Exploration::EpsilonGreedy {
+                epsilon: falling_epsilon(self.initial_epsilon, epsilon, self.epsilon_fraction, progress),
+            },
+            other => other,
+        }
+    }
+}
+
+impl Agent for TabularLearner {
+    fn iterate(&mut self, total: u64) -> Result<Figures> {
+        let steps = STEPS.min(total.saturating_sub(self.timesteps)).max(1);
+        for _ in 0..steps {
+            let progress = self.timesteps as f64 / total as f64;
+            self.table.options.exploration = self.schedule.exploration(self.final_exploration, progress);
+            self.table.options.learning_rate = self.schedule.learning_rate.at(progress);
+            self.episodes.extend(self.play.advance(&mut self.table, &mut *self.env)?);
+            self.timesteps += 1;
+        }
+        let values = self.table.values();
+        let tried = self.table.counts.iter().filter(|count| **count > 0).count();
+        let mut figures = vec![
+            ("tried_share", tried as f64 / values.len() as f64),
+            ("largest_value", values.iter().copied().fold(f32::NEG_INFINITY, f32::max).into()),
+        ];
+        if let Exploration::EpsilonGreedy { epsilon } = self.table.options.exploration {
+            figures.push(("epsilon", epsilon));
+        }
+        figures.push(("learning_rate", self.table.options.learning_rate));
+        Ok(figures)
+    }
+
+    fn timesteps(&self) -> u64 {
+        self.timesteps
+    }
+
+    fn take_episodes(&mut self) -> Vec<Episode> {
+        std::mem::take(&mut self.episodes)
+    }
+
+    fn policy(&self) -> Policy {
+        let epsilon = match self.final_exploration {
+            Exploration::EpsilonGreedy { epsilon } => epsilon,
+            Exploration::Boltzmann { .. } | Exploration::Ucb { .. } => 0.0,
+        };
+        Policy::table(self.env.spec(), self.table.values(), epsilon)
+    }
+
+    fn persist(&mut self, state: &mut State) -> Result<()> {
+        let Self { table, play, .. } = self;
+        state.tensor("values", &mut table.values)?;
+        state.tensor("observations", &mut play.step.observations)?;
+        state.value("counts", &mut table.counts)?;
+        state.value("rng", &mut table.rng)?;
+        state.value("state", &mut play.state)?;
+        state.value("action", &mut play.action)?;
+        state.value("running_episode", &mut play.statistics)?;
+        state.value("timesteps", &mut self.timesteps)?;
+        state.environments(&mut *self.env)
     }
 }

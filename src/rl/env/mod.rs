@@ -9,7 +9,9 @@
 //! last one led to. Termination (the task is over) and truncation (time is up) stay apart: only the first means that
 //! nothing follows.
 
+mod bit_flip;
 mod classic_control;
+mod history;
 mod kwargs;
 #[cfg(feature = "box2d")]
 mod lunar_lander;
@@ -21,11 +23,14 @@ mod statistics;
 pub mod tabular;
 mod toy_text;
 
+pub use history::History;
 pub use kwargs::Kwargs;
 pub use registry::{Listing, MakeOptions, listing, make_vec};
 pub use space::{BoxSpace, Space};
 pub use statistics::{Episode, EpisodeStatistics};
 pub use tabular::Tabular;
+
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 
@@ -117,8 +122,46 @@ pub trait VectorEnv {
     /// Takes one action in each environment; where that ends an episode, the next one begins at once
     fn step(&mut self, actions: Actions<'_>, out: &mut VecStep) -> Result<()>;
 
+    /// Remembers from the next reset on how each environment came where it is
+    ///
+    /// # Errors
+    /// Environments that cannot be led to the same place again
+    fn keep_history(&mut self) -> Result<()> {
+        Err(Error::usage(format!("a run in `{}` cannot be resumed", self.spec().id)).hint("leave out `save_steps`"))
+    }
+
+    /// How each environment came where it is, where that is remembered
+    fn histories(&self) -> Option<&[History]> {
+        None
+    }
+
+    /// Leads each environment where another one was
+    ///
+    /// # Errors
+    /// As with [`VectorEnv::keep_history`]; another number of environments
+    fn replay(&mut self, _histories: &[History]) -> Result<()> {
+        self.keep_history()
+    }
+
     /// The model of a finite environment, for planning
     fn tabular(&self) -> Option<&Tabular> {
         None
     }
+
+    /// Where a goal is part of the observations, how it is read and judged
+    fn goals(&self) -> Option<&dyn Goals> {
+        None
+    }
+}
+
+/// How a goal stands in an observation, and what is right for another one
+pub trait Goals {
+    /// The numbers of an observation that say what is achieved
+    fn achieved(&self) -> Range<usize>;
+
+    /// The numbers that say what is desired, as many
+    fn desired(&self) -> Range<usize>;
+
+    /// Reward of achieving this where that is desired, and whether the task is over then
+    fn judge(&self, achieved: &[f32], desired: &[f32]) -> (f64, bool);
 }

@@ -1,7 +1,8 @@
 //! What every native environment shares: random numbers, time limit, checks of actions, autoreset.
 
+use super::history::History;
 use super::rng::Pcg64;
-use super::{Actions, EnvSpec, Space, Tabular, VecStep, VectorEnv};
+use super::{Actions, EnvSpec, Goals, Space, Tabular, VecStep, VectorEnv};
 use crate::error::{Error, Result};
 
 /// The laws of one environment, applied to N of them: states are columns, one per quantity
@@ -22,6 +23,10 @@ pub(super) trait Dynamics {
     fn tabular(&self) -> Option<&Tabular> {
         None
     }
+
+    fn goals(&self) -> Option<&dyn Goals> {
+        None
+    }
 }
 
 /// N native environments
@@ -33,6 +38,8 @@ pub(super) struct NativeVec<D> {
     elapsed: Vec<u32>,
     width: usize,
     is_reset: bool,
+    /// Where someone wants to come back here
+    histories: Option<Vec<History>>,
 }
 
 impl<D: Dynamics> NativeVec<D> {
@@ -52,7 +59,15 @@ impl<D: Dynamics> NativeVec<D> {
             reward_threshold: threshold,
         };
         let width = spec.observation_space.len();
-        Self { spec, dynamics, rngs: generators(0, num_envs), elapsed: vec![0; num_envs], width, is_reset: false }
+        Self {
+            spec,
+            dynamics,
+            rngs: generators(0, num_envs),
+            elapsed: vec![0; num_envs],
+            width,
+            is_reset: false,
+            histories: None,
+        }
     }
 
     fn check(&self, actions: Actions<'_>) -> Result<()> {
@@ -106,6 +121,9 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
             self.dynamics.seed(seed);
         }
         for (i, (rng, observation)) in self.rngs.iter_mut().zip(observations.chunks_exact_mut(self.width)).enumerate() {
+            if let Some(histories) = &mut self.histories {
+                histories[i] = History::beginning(rng);
+            }
             self.dynamics.reset(i, rng, observation);
         }
         self.elapsed.fill(0);
@@ -119,6 +137,17 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
         }
         self.check(actions)?;
         out.check(self.rngs.len(), self.width)?;
+        if let Some(histories) = &mut self.histories {
+            for (i, history) in histories.iter_mut().enumerate() {
+                match actions {
+                    Actions::Discrete(actions) => history.actions.push(actions[i] as f32),
+                    Actions::Continuous(actions) => {
+                        let each = actions.len() / self.rngs.len();
+                        history.actions.extend_from_slice(&actions[i * each..(i + 1) * each]);
+                    }
+                }
+            }
+        }
         self.dynamics.step(actions, &mut self.rngs, out);
         out.observations.copy_from_slice(&out.final_obs);
         let limit = self.spec.max_episode_steps.unwrap_or(u32::MAX);
@@ -128,6 +157,9 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
             out.truncated[i] = truncated;
             if truncated || out.terminated[i] {
                 *elapsed = 0;
+                if let Some(histories) = &mut self.histories {
+                    histories[i] = History::beginning(&self.rngs[i]);
+                }
                 let observation = &mut out.observations[i * self.width..][..self.width];
                 self.dynamics.reset(i, &mut self.rngs[i], observation);
             }
@@ -137,6 +169,57 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
 
     fn tabular(&self) -> Option<&Tabular> {
         self.dynamics.tabular()
+    }
+
+    fn goals(&self) -> Option<&dyn Goals> {
+        self.dynamics.goals()
+    }
+
+    fn keep_history(&mut self) -> Result<()> {
+        self.histories = Some(self.rngs.iter().map(History::beginning).collect());
+        Ok(())
+    }
+
+    fn histories(&self) -> Option<&[History]> {
+        self.histories.as_deref()
+    }
+
+    fn replay(&mut self, histories: &[History]) -> Result<()> {
+        let each = self.spec.action_space.len();
+        let steps: Vec<usize> = histories.iter().map(|history| history.actions.len() / each).collect();
+        if steps.len() != self.rngs.len() {
+            return Err(Error::run(format!("expected {} histories, found {}", self.rngs.len(), steps.len())));
+        }
+        let longest = steps.iter().copied().max().unwrap_or(0);
+        let mut out = VecStep::of(&*self);
+        // All environments step at once: they begin one after the other, so that all are through at the end
+        for t in 0..=longest {
+            for (i, history) in histories.iter().enumerate().filter(|(i, _)| t + steps[*i] <= longest) {
+                self.rngs[i] = history.rng.clone();
+                let observation = &mut out.observations[i * self.width..][..self.width];
+                self.dynamics.reset(i, &mut self.rngs[i], observation);
+            }
+            if t == longest {
+                break;
+            }
+            // One that has not begun yet does anything
+            let actions = histories.iter().zip(&steps).flat_map(|(history, steps)| {
+                let at = (t + steps).checked_sub(longest).map(|at| at * each);
+                (0..each).map(move |d| at.map_or(0.0, |at| history.actions[at + d]))
+            });
+            let actions: Vec<f32> = actions.collect();
+            match self.spec.action_space {
+                Space::Discrete { .. } => {
+                    let actions: Vec<u32> = actions.iter().map(|action| *action as u32).collect();
+                    self.dynamics.step(Actions::Discrete(&actions), &mut self.rngs, &mut out);
+                }
+                Space::Box(_) => self.dynamics.step(Actions::Continuous(&actions), &mut self.rngs, &mut out),
+            }
+        }
+        self.elapsed.iter_mut().zip(&steps).for_each(|(elapsed, steps)| *elapsed = *steps as u32);
+        self.is_reset = true;
+        self.histories = Some(histories.to_vec());
+        Ok(())
     }
 }
 

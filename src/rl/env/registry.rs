@@ -1,5 +1,6 @@
 //! The environments by id.
 
+use super::bit_flip::BitFlip;
 use super::classic_control::{acrobot, cartpole, mountain_car, mountain_car_continuous, pendulum};
 use super::kwargs::{KwargReader, Kwargs};
 use super::native::{Dynamics, NativeVec};
@@ -33,7 +34,7 @@ const fn entry(id: &'static str, limit: Option<u32>, threshold: Option<f64>, bui
     Entry { id, aliases: &[], max_episode_steps: limit, reward_threshold: threshold, build }
 }
 
-/// Gymnasium's ids, limits and thresholds, and GridWorld
+/// Gymnasium's ids, limits and thresholds, GridWorld and BitFlip
 const ENTRIES: &[Entry] = &[
     entry("GridWorld-v0", Some(100), None, |mut maker| {
         // Of the outer seed where no other is asked for: that of the vector's reset
@@ -44,6 +45,15 @@ const ENTRIES: &[Entry] = &[
             Some(seed) => TabularDynamics::new(num_envs, grid_world::model(seed)),
             None => TabularDynamics::seeded(num_envs, grid_world::model),
         })
+    }),
+    // As many steps as there are bits, which is what the farthest word needs
+    entry("BitFlip-v0", None, None, |mut maker| {
+        let expected = "a whole number from 1 to 64";
+        let parse = |value: &serde_json::Value| value.as_u64().filter(|n| (1..=64).contains(n));
+        let bits = maker.kwargs.take("n_bits", 10, expected, parse)?;
+        maker.spec.1 = maker.spec.1.or(Some(bits as u32));
+        let dynamics = BitFlip::new(maker.num_envs, bits as usize);
+        maker.finish(dynamics)
     }),
     entry("CliffWalking-v1", None, None, |maker| maker.tabular(|kwargs| cliff_walking::model(kwargs, false))),
     entry("CliffWalkingSlippery-v1", None, None, |maker| maker.tabular(|kwargs| cliff_walking::model(kwargs, true))),

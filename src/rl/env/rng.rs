@@ -4,6 +4,8 @@
 //! O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random Number Generation",
 //! 2014; bounded integers after Lemire, "Fast Random Integer Generation in an Interval", 2019.
 
+use serde::{Deserialize, Serialize};
+
 const POOL: usize = 4;
 const XSHIFT: u32 = 16;
 const MULTIPLIER: u128 = 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645;
@@ -57,9 +59,11 @@ impl SeedSequence {
 }
 
 /// `numpy.random.default_rng(seed)`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pcg64 {
+    #[serde(with = "hexadecimal")]
     state: u128,
+    #[serde(with = "hexadecimal")]
     increment: u128,
     /// The upper half of a draw whose lower half was asked for
     spare: Option<u32>,
@@ -145,5 +149,20 @@ impl Pcg64 {
                 return (product >> 64) as u64;
             }
         }
+    }
+}
+
+/// JSON has no numbers of 128 bits
+mod hexadecimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{number:032x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map_err(D::Error::custom)
     }
 }

@@ -1,9 +1,11 @@
 //! Returns and lengths of finished episodes, over any vector of environments.
 
+use serde::{Deserialize, Serialize};
+
 use super::VecStep;
 
 /// A finished episode
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     /// In which of the environments
     pub env: usize,
@@ -16,7 +18,7 @@ pub struct Episode {
 }
 
 /// Sums up the running episode of each environment
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpisodeStatistics {
     running: Vec<(f64, u32)>,
 }

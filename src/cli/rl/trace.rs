@@ -1,4 +1,4 @@
-//! `collimate rl`
+//! `collimate rl trace` and `collimate rl envs`
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::count;
-use super::output::Output;
-use super::rl_agents::{EvalArgs, TrainArgs, run_eval, run_train};
+use crate::cli::args::count;
+use crate::cli::output::Output;
 use crate::rl::env::{Actions, EnvSpec, Kwargs, MakeOptions, Space, VecStep, listing, make_vec};
 use crate::{Error, Result};
-
-/// Classical reinforcement learning on Gymnasium's tasks
-#[derive(Debug, clap::Subcommand)]
-#[command(arg_required_else_help = true)]
-pub enum Rl {
-    /// Train an agent in an environment
-    Train(TrainArgs),
-    /// Play the policy of a run and print its returns as JSON
-    Eval(EvalArgs),
-    /// Replay actions in an environment and print what it answers, one JSON object a line
-    Trace(TraceArgs),
-    /// List the native environments
-    Envs(EnvsArgs),
-}
 
 /// The arguments of `collimate rl trace`
 #[derive(Debug, clap::Args)]
@@ -54,16 +39,6 @@ pub struct EnvsArgs {
     /// Print one JSON object a line
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub json: bool,
-}
-
-/// Runs `collimate rl`
-pub fn run(command: Rl) -> Result<()> {
-    match command {
-        Rl::Train(args) => run_train(&args),
-        Rl::Eval(args) => run_eval(&args),
-        Rl::Trace(args) => trace(&args),
-        Rl::Envs(args) => envs(&args),
-    }
 }
 
 /// The actions of a trace, one after the other
@@ -151,7 +126,8 @@ struct Step {
     truncated: bool,
 }
 
-fn trace(args: &TraceArgs) -> Result<()> {
+/// Runs `collimate rl trace`
+pub(super) fn trace(args: &TraceArgs) -> Result<()> {
     let kwargs = parse_kwargs(&args.env_kwargs)?;
     let max_episode_steps = args.max_episode_steps.map(u32::try_from).transpose();
     let max_episode_steps = max_episode_steps.map_err(|_| Error::usage("`--max_episode_steps` is too large"))?;
@@ -178,7 +154,7 @@ fn trace(args: &TraceArgs) -> Result<()> {
 }
 
 /// `NAME=VALUE` of `--env_kwargs`; a value that is not JSON is a text
-fn parse_kwargs(entries: &[String]) -> Result<Kwargs> {
+pub(super) fn parse_kwargs(entries: &[String]) -> Result<Kwargs> {
     let parse = |entry: &String| match entry.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
@@ -200,7 +176,8 @@ struct Listed<'a> {
     reward_threshold: Option<f64>,
 }
 
-fn envs(args: &EnvsArgs) -> Result<()> {
+/// Runs `collimate rl envs`
+pub(super) fn envs(args: &EnvsArgs) -> Result<()> {
     let mut output = Output::open();
     let listing = listing()?;
     if args.json {

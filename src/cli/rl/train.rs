@@ -1,0 +1,134 @@
+//! `collimate rl train`
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde_json::Value as Json;
+
+use super::agents::build;
+use crate::Result;
+use crate::cli::flags;
+use crate::config::{self, CommandSpec, Context, RlAgent, RlConfig, Value, Values, to_yaml};
+use crate::rl::env::{Kwargs, MakeOptions, make_vec};
+use crate::rl::saved::Origin;
+use crate::rl::train::{Checkpoints, Evaluation, RunOptions, train};
+use crate::run::Resume;
+
+/// What `rl train` is called with, for the flags and for messages
+pub(in crate::cli) const TRAIN: CommandSpec = CommandSpec {
+    name: "rl train",
+    about: "Train an agent in an environment",
+    groups: RlConfig::GROUPS,
+    defaults: &[],
+    run: run_values,
+};
+
+/// The arguments of `collimate rl train`: a flag for each key
+#[derive(Debug)]
+pub struct Args {
+    config: Option<PathBuf>,
+    typed: Vec<(String, Value)>,
+}
+
+impl clap::FromArgMatches for Args {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        Ok(Self { config: matches.get_one("config").cloned(), typed: flags::typed(matches, &TRAIN) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Args {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE.yaml")
+            .value_parser(value_parser!(PathBuf))
+            .help("YAML file with any of the keys below; flags beat it");
+        let command = flags::add_keys(command.next_line_help(true).arg(config), &TRAIN);
+        TRAIN
+            .keys()
+            .fold(command, |command, key| {
+                let own = RlAgent::all().filter_map(|agent| Some(format!("{agent}: {}", agent.default_of(key)?)));
+                let own: Vec<_> = own.collect();
+                if own.is_empty() {
+                    return command;
+                }
+                command.mut_arg(key.name, |arg| {
+                    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                    arg.help(format!("{help} [{}]", own.join(", ")))
+                })
+            })
+            .after_help(headings())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Which agent takes the keys under which headings
+fn headings() -> String {
+    let line = |agent: RlAgent| {
+        let spec = agent.spec();
+        let without =
+            if spec.without.is_empty() { String::new() } else { format!("; not {}", spec.without.join(", ")) };
+        format!("\n  {agent}: {}{without}", spec.headings.join(", "))
+    };
+    let lines: String = RlAgent::all().map(line).collect();
+    format!("Every agent takes the keys under Run, Evaluation and Learning, and:{lines}")
+}
+
+/// Runs `collimate rl train`
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (values, _) = TRAIN.load(args.config.as_deref(), args.typed.clone())?;
+    let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    (TRAIN.run)(&values, &Context { command_line })
+}
+
+fn run_values(values: &Values, context: &Context) -> Result<()> {
+    let config = RlConfig::from_values(values)?;
+    let keys = &config.general;
+    let mut kwargs: Kwargs =
+        keys.env_kwargs.iter().map(|(name, value)| (name.to_owned(), json_or_text(value))).collect();
+    if keys.env.starts_with("GridWorld") && !kwargs.contains_key("layout_seed") {
+        // Each seed has a grid of its own, and the policy is one for this grid
+        kwargs.insert("layout_seed".to_owned(), keys.seed.into());
+    }
+    let max_episode_steps = keys.max_episode_steps.map(|limit| limit as u32);
+    let origin =
+        Origin { agent: keys.agent.to_string(), env: keys.env.clone(), env_kwargs: kwargs.clone(), max_episode_steps };
+    let mut env = make_vec(&keys.env, keys.n_envs, &MakeOptions { max_episode_steps, kwargs })?;
+    let resume = match &keys.resume_from_checkpoint {
+        config::Resume::No => None,
+        config::Resume::Newest => Some(Resume::Newest),
+        config::Resume::Folder(folder) => Some(Resume::From(PathBuf::from(folder))),
+    };
+    if keys.save_steps.is_some() || resume.is_some() {
+        env.keep_history()?;
+    }
+    let mut agent = build(&config, env)?;
+    let plans = matches!(keys.agent, RlAgent::ValueIteration | RlAgent::PolicyIteration);
+    let options = RunOptions {
+        output_dir: PathBuf::from(&keys.output_dir),
+        overwrite: keys.overwrite_output_dir,
+        resume,
+        total_timesteps: if plans { config.tabular.max_rounds as u64 } else { keys.total_timesteps },
+        log_interval: keys.log_interval,
+        evaluation: keys.eval_freq.map(|every| Evaluation { every, episodes: keys.n_eval_episodes }),
+        checkpoints: keys.save_steps.map(|every| Checkpoints { every, keep: keys.save_total_limit }),
+        seed: keys.seed,
+        command: context.command_line.clone(),
+        config: to_yaml(config.to_values())?,
+        quiet: !tracing::enabled!(tracing::Level::INFO),
+    };
+    train(&mut *agent, &origin, &options)
+}
+
+/// A value of `env_kwargs`: JSON, or else a text
+fn json_or_text(value: &str) -> Json {
+    serde_json::from_str(value).unwrap_or_else(|_| Json::from(value))
+}
