@@ -19,6 +19,7 @@ mod failure;
 mod flags;
 pub mod generate;
 pub mod inspect;
+pub mod keyed;
 mod lines;
 mod logging;
 pub mod logprobs;
@@ -26,6 +27,7 @@ pub mod output;
 pub mod report;
 pub mod rl;
 pub mod rl_agents;
+pub mod rl_tokens;
 pub mod score;
 mod train;
 

@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::count;
+use super::keyed::KeyedArgs;
 use super::output::Output;
 use super::rl_agents::{EvalArgs, TrainArgs, run_eval, run_train};
+use super::rl_tokens::Tokens;
 use crate::rl::env::{Actions, EnvSpec, Kwargs, MakeOptions, Space, VecStep, listing, make_vec};
 use crate::{Error, Result};
 
@@ -24,6 +26,8 @@ pub enum Rl {
     Trace(TraceArgs),
     /// List the native environments
     Envs(EnvsArgs),
+    /// Compare methods on a token problem whose optimum is known exactly
+    Tokens(KeyedArgs<Tokens>),
 }
 
 /// The arguments of `collimate rl trace`
@@ -63,6 +67,7 @@ pub fn run(command: Rl) -> Result<()> {
         Rl::Eval(args) => run_eval(&args),
         Rl::Trace(args) => trace(&args),
         Rl::Envs(args) => envs(&args),
+        Rl::Tokens(args) => args.run(),
     }
 }
 

@@ -3,8 +3,11 @@
 pub mod chart;
 mod completions;
 pub mod page;
+pub mod paired;
 pub mod run;
 pub mod statistics;
+pub mod verdict;
+pub mod verdict_doubt;
 
 pub use page::render;
 pub use run::Run;

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, length_metrics, log_probs, reward_metrics, sampling_metrics};
+use super::completions::{
+    completions_table, length_metrics, log_probs, objective_metrics, reward_metrics, sampling_metrics,
+};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::rounds::{Geometry, RoundSizes};
@@ -26,8 +28,8 @@ use crate::{Error, Result};
 
 /// What tells one group method from another: pure arithmetic on a rollout
 pub trait GroupMethod {
-    /// Whether log-probabilities under the frozen start are needed
-    fn needs_reference(&self) -> bool;
+    /// Weight of the KL to the frozen start, whose log-probabilities are needed where it is not 0
+    fn beta(&self) -> f64;
 
     /// Whether log-probabilities before the first update are needed although the policy has not moved
     fn needs_old(&self) -> bool;
@@ -163,7 +165,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         let model = session.load_model()?;
         Ok(Self {
             order: Sampler::new(strategy, &train.lengths(), session.keys.seed, 1),
-            reference: method.needs_reference().then(|| model.frozen_copy()).transpose()?,
+            reference: (method.beta() != 0.0).then(|| model.frozen_copy()).transpose()?,
             view: model.detached()?,
             model,
             method,
@@ -409,6 +411,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
             let whole = 0..rollout.len();
             let mut outcome = self.pass_loss(Split::Eval, &rollout, whole, false, &totals, None)?;
             outcome.metrics.extend(std::mem::take(&mut self.metrics).iter());
+            objective_metrics(&rollout, self.method.beta(), &mut outcome.metrics);
             Ok(outcome)
         })();
         self.eval = Some(eval);

@@ -36,6 +36,9 @@ struct Saved {
     controller: KlController,
     tau: f64,
     next_group: u32,
+    /// Of a value network that shares the policy's states
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    head: Vec<f32>,
 }
 
 /// `particles.json`
@@ -74,13 +77,9 @@ pub struct Response {
 impl Grl {
     /// Writes memory, feature map and the texts behind the particles
     pub(super) fn keep(&self, folder: &Path, learnt: &Learnt) -> Result<()> {
+        write_memory(folder, learnt, &self.features)?;
         let owner = self.features.owner();
         let memory = learnt.values.memory();
-        files::write_bytes(&folder.join(MEMORY), &memory.to_arrays(owner).to_bytes()?)?;
-        if let Some(map) = self.features.map() {
-            let bytes = map.to_arrays(&self.features.map_owner()).to_bytes()?;
-            files::write_bytes(&folder.join(FEATURE_MAP), &bytes)?;
-        }
         let particle = |key: u64| -> Result<Particle> {
             let row = self.rows.get(&key).copied();
             let own = learnt.store.iter().filter(|rollout| rollout.prompt == key);
@@ -114,8 +113,18 @@ impl Grl {
     }
 }
 
+/// Writes memory and feature map
+pub(super) fn write_memory(folder: &Path, learnt: &Learnt, features: &Features) -> Result<()> {
+    let memory = learnt.values.memory().to_arrays(features.owner());
+    files::write_bytes(&folder.join(MEMORY), &memory.to_bytes()?)?;
+    match features.map() {
+        Some(map) => files::write_bytes(&folder.join(FEATURE_MAP), &map.to_arrays(&features.map_owner()).to_bytes()?),
+        None => Ok(()),
+    }
+}
+
 /// Writes what only a resume needs
-pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features) -> Result<Value> {
+pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features, head: Vec<f32>) -> Result<Value> {
     let bytes = learnt.store.to_arrays(&features.map_owner()).to_bytes()?;
     files::write_bytes(&folder.join(REPLAY), &bytes)?;
     let saved = Saved {
@@ -123,6 +132,7 @@ pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features) -> Resul
         controller: learnt.controller,
         tau: learnt.tau,
         next_group: learnt.next_group,
+        head,
     };
     serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
 }
@@ -137,8 +147,13 @@ fn read_map(folder: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
     if path.is_file() { read(&path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
 }
 
-/// Puts back what [`save`] and [`Grl::keep`] wrote
-pub(super) fn restore(folder: &Path, state: Value, learnt: &mut Learnt, features: &mut Features) -> Result<()> {
+/// Puts back what [`save`] and [`write_memory`] wrote; gives the value head
+pub(super) fn restore(
+    folder: &Path,
+    state: Value,
+    learnt: &mut Learnt,
+    features: &mut Features,
+) -> Result<Vec<f32>> {
     let saved: Saved = serde_json::from_value(state)
         .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
     features.set_map(read_map(folder, &features.map_owner())?)?;
@@ -164,7 +179,8 @@ pub(super) fn restore(folder: &Path, state: Value, learnt: &mut Learnt, features
     learnt.controller = saved.controller;
     learnt.tau = saved.tau;
     learnt.next_group = saved.next_group;
-    learnt.values.restore(memory, saved.fitted)
+    learnt.values.restore(memory, saved.fitted)?;
+    Ok(saved.head)
 }
 
 /// A memory with its field, and the model that makes the features of a prompt
@@ -279,8 +295,15 @@ impl Kept {
         }
         self.source.check_tokens([&ids[..]])?;
         let x = key(&ids);
-        self.features.learn(&ids)?;
-        let point = self.features.point(x)?;
+        let stored = self.field.memory().position(x);
+        if stored.is_none() {
+            self.features.learn(&ids)?;
+        }
+        // A particle's own features: with `feature_permutation` they are another prompt's
+        let point = match stored {
+            Some(at) => self.field.memory().particle(at).point,
+            None => self.features.point(x)?,
+        };
         let prediction = self.field.predict(point);
         let mut neighbours = Vec::with_capacity(most);
         for near in self.field.neighbours(point, most) {
@@ -307,7 +330,7 @@ impl Kept {
         Ok(Explanation {
             confidence: confidence(&prediction),
             prior_mean: self.field.prior_mean(),
-            known: self.field.memory().position(x).is_some(),
+            known: stored.is_some(),
             prediction,
             neighbours,
         })
