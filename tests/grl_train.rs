@@ -38,7 +38,7 @@ const COMMON: [&str; 18] = [
 const LENGTH: [&str; 2] = ["--reward_funcs", "length"];
 
 /// A mode, estimator and kernel each, small enough that particles and responses have to leave
-const RUNS: [&[&str]; 8] = [
+const RUNS: [&[&str]; 9] = [
     &["--kernel_fit_steps", "2", "--memory_capacity", "6", "--replay_max_age", "2"],
     &["--mode", "clip", "--kl_target", "0.1", "--kl_horizon", "20", "--estimator", "nadaraya_watson"],
     &["--mode", "pair", "--replay_capacity", "20", "--num_generations", "4"],
@@ -47,6 +47,7 @@ const RUNS: [&[&str]; 8] = [
     &["--estimator", "group", "--num_generations", "4", "--replay_capacity", "24"],
     &["--estimator", "network", "--value_network", "shared", "--vf_coef", "0.5"],
     &["--estimator", "network", "--feature_permutation", "true"],
+    &["--reward_pessimism", "true", "--kernel_fit_steps", "2", "--memory_capacity", "12"],
 ];
 
 #[test]

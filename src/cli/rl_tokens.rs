@@ -237,7 +237,7 @@ fn judge_field(keys: &TokenProblemKeys, cells: &[Cell]) -> Result<(Option<Verdic
         };
         let all: Vec<Doubts> = (0..keys.calibration_seeds).into_par_iter().map(one).collect::<Result<_>>()?;
         let mut doubters = Vec::new();
-        for (d, doubter) in DOUBTERS.iter().enumerate() {
+        for (d, doubter) in DOUBTERS.into_iter().enumerate() {
             let figures = |familiar: bool| -> Result<Vec<Calibration>> {
                 let of = |run: &Doubts| calibration(&select(run, d, familiar));
                 all.iter().map(of).collect()
@@ -250,7 +250,7 @@ fn judge_field(keys: &TokenProblemKeys, cells: &[Cell]) -> Result<(Option<Verdic
             });
             let discrimination = told_apart.sum::<f64>() / all.len() as f64;
             doubters.push(Doubter {
-                name: (*doubter).to_owned(),
+                name: doubter.to_owned(),
                 negative_log_likelihood: foreign.iter().map(|figures| figures.negative_log_likelihood).collect(),
                 risk_coverage: foreign.iter().map(|figures| figures.risk_coverage).collect(),
             });

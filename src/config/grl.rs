@@ -104,6 +104,8 @@ config_keys! {
             feature_prompts: usize = 2048, Range::at_least(1.0);
             /// κ of the values: 0 for the mean, up to 1/tau for the soft maximum
             kappa: f64 = 0.0, Range::at_least(0.0);
+            /// Take σ²/2τ off each reward, σ that of a process over the responses that were scored before
+            reward_pessimism: bool = false;
             /// Which prompts a step takes
             prompt_acquisition: PromptAcquisition = PromptAcquisition::None;
             /// Prompts of the pool, in batches

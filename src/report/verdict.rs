@@ -200,7 +200,7 @@ fn contrast(
     if x.is_empty() {
         return Ok(None);
     }
-    let objection = stratum.objections.iter().find(|(a, b, _)| (a, b) == (&arm.to_owned(), &against.to_owned()));
+    let objection = stratum.objections.iter().find(|(a, b, _)| a.as_str() == arm && b.as_str() == against);
     Ok(Some(Contrast {
         stratum: stratum.name.clone(),
         arm,

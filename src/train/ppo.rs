@@ -452,7 +452,7 @@ impl Objective for Ppo {
             .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
         self.controller = saved.controller;
         if let Some(field) = &mut self.field {
-            field.restore(checkpoint.path(), saved.field)?;
+            field.restore(checkpoint.path(), &saved.field)?;
         }
         self.actor.restore_critic(checkpoint.path(), saved.head)
     }

@@ -80,11 +80,11 @@ impl PromptBaseline {
     /// Writes everything that a resume needs
     pub fn save(&self, folder: &Path) -> Result<Value> {
         keep::write_memory(folder, &self.learnt, &self.features)?;
-        keep::save(folder, &self.learnt, &self.features, Vec::new())
+        keep::save(folder, &self.learnt, &self.features, None, Vec::new())
     }
 
     /// Puts back what [`Self::save`] wrote
-    pub fn restore(&mut self, folder: &Path, state: Value) -> Result<()> {
+    pub fn restore(&mut self, folder: &Path, state: &Value) -> Result<()> {
         keep::restore(folder, state, &mut self.learnt, &mut self.features).map(drop)
     }
 }

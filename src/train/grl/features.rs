@@ -200,6 +200,12 @@ impl Features {
         Ok(key)
     }
 
+    /// Forgets the features of prompts that [`Self::learn`] has seen
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.states.clear();
+    }
+
     /// The point of a prompt that [`Self::learn`] has seen
     pub fn point(&self, key: u64) -> Result<Point<'_>> {
         let phi = self.known.get(&key);

@@ -5,11 +5,12 @@ use std::time::Instant;
 use candle_core::Tensor;
 
 use super::objective::{Responses, judge};
-use super::{Batch, Grl, Outcome, Pass, Scored};
+use super::{Grl, Outcome, Pass, Scored};
 use crate::config::ValueEstimator;
 use crate::grl::importance::sequence_kl;
 use crate::grl::loss::{self, Whole, group_means};
 use crate::run::Metrics;
+use crate::train::collate::Batch;
 use crate::{Error, Result};
 
 /// V of the responses of a pass, constants in the loss, and what its own learning adds to the graph

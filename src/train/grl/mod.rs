@@ -15,6 +15,7 @@ mod keep;
 mod learn;
 mod measure;
 mod objective;
+mod responses;
 mod state;
 mod values;
 
@@ -33,7 +34,6 @@ pub use self::keep::{Explanation, Kept, Neighbour, Response};
 use self::features::{Features, key};
 use self::state::Learnt;
 use super::actor::Actor;
-use super::collate::Batch;
 use super::collect::{Collector, Collectors};
 use super::completions::{completions_table, log_probs, objective_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
@@ -81,6 +81,8 @@ struct Grl {
     /// With a value network where `estimator` is one
     actor: Actor,
     features: Features,
+    /// Of responses, where doubt about their rewards counts; fitted to the first ones
+    responses: Option<Features>,
     train: Collector,
     eval: Option<Collector>,
     /// The first row of each prompt
@@ -179,6 +181,7 @@ impl Grl {
             learnt: Learnt::new(&keys, features.dim())?,
             actor,
             features,
+            responses: None,
             train,
             eval,
             rows,
@@ -312,12 +315,16 @@ impl Objective for Grl {
         let check = context.checker();
         let per_prompt = self.online.num_generations;
         let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
-        let scored = self.scored(&mut rollout, context.clock)?;
+        let mut scored = self.scored(&mut rollout, context.clock)?;
         let begin = Instant::now();
         self.before = Some(Box::new(self.learnt.clone()));
-        self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
-        let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         let due = context.step.is_multiple_of(self.keys.kernel_fit_steps as u64);
+        let doubted = if self.keys.reward_pessimism { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
+        self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
+        if let Some(doubted) = doubted {
+            self.metrics.set("reward_pessimism", doubted);
+        }
+        let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
         let fresh = self.learnt.add(scored, &self.features, self.step, due)?;
         self.metrics.extend(self.memory_metrics(fresh)?.iter());
@@ -399,11 +406,16 @@ impl Objective for Grl {
         let learnt = self.before.as_deref().unwrap_or(&self.learnt);
         self.keep(checkpoint.path(), learnt)?;
         let head = self.actor.save_critic(checkpoint.path())?;
-        keep::save(checkpoint.path(), learnt, &self.features, head)
+        keep::save(checkpoint.path(), learnt, &self.features, self.responses.as_ref(), head)
     }
 
     fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
-        let head = keep::restore(checkpoint.path(), state, &mut self.learnt, &mut self.features)?;
+        let head = keep::restore(checkpoint.path(), &state, &mut self.learnt, &mut self.features)?;
+        if self.keys.reward_pessimism {
+            let reference = self.features.reference().detached()?;
+            let found = keep::restore_responses(checkpoint.path(), &state, &mut self.learnt, &self.keys, reference)?;
+            self.responses = found;
+        }
         self.actor.restore_critic(checkpoint.path(), head)
     }
 }
