@@ -86,9 +86,8 @@ fn a_value_network_that_knows_nothing_is_reinforce_in_every_guise() {
     let shared = ["--value_network", "shared", "--vf_coef", "0"];
     let plain = ["--lam", "1", "--whiten_advantages", "false", "--kl_coef", "0.2", "--num_ppo_epochs", "1"];
     let ppo = first_norm(folder, "ppo", &[&shared[..], &plain, &OF_PPO].concat());
-    let dro = |flags: &[&str]| {
-        first_norm(folder, "grl", &[&ONCE[..], &["--estimator", "network"], &shared, flags].concat())
-    };
+    let dro =
+        |flags: &[&str]| first_norm(folder, "grl", &[&ONCE[..], &["--estimator", "network"], &shared, flags].concat());
     let clipped = dro(&["--mode", "clip"]);
     close(clipped, 4.0 * ppo);
     close(dro(&[]), 0.2 * clipped);

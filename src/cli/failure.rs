@@ -16,11 +16,7 @@ pub(super) fn report(error: &Error) -> ExitCode {
 }
 
 /// Help and version on stdout; what could not be parsed on stderr
-pub(super) fn report_parse(error: &clap::Error,     let said = |words: &str| words.split(' ').all(|word| args.iter().any(|arg| arg == word));
-    let of_rl = [&super::rl_agents::TRAIN, &super::rl_tokens::TOKENS].into_iter().find(|spec| said(spec.name));
-    let spec = if of_rl.is_some() {
-        of_rl
-    } else {s: &[OsString]) -> ExitCode {
+pub(super) fn report_parse(error: &clap::Error, args: &[OsString]) -> ExitCode {
     let ours = match error.kind() {
         ErrorKind::UnknownArgument => Some(unknown_flag(error, args)),
         ErrorKind::InvalidSubcommand => Some(unknown_command(error)),
@@ -81,9 +77,8 @@ fn unknown_flag(error: &clap::Error, args: &[OsString]) -> Error {
     };
     let said = |words: &str| words.split(' ').all(|word| args.iter().any(|arg| arg == word));
     let of_rl = [&super::rl_agents::TRAIN, &super::rl_tokens::TOKENS].into_iter().find(|spec| said(spec.name));
-    let spec = of_rl.or_else(|| {
-        crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name))
-    });
+    let spec =
+        of_rl.or_else(|| crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name)));
     if let Some(spec) = spec {
         let name = name.split('=').next().unwrap_or(name).replace('-', "_");
         return spec.unknown(&name);

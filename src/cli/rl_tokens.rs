@@ -15,7 +15,7 @@ use super::output::Output;
 use crate::config::{CommandSpec, Context, TokenProblemKeys, Values, nearest, to_yaml};
 use crate::grl::calibration::{Calibration, Forecast, LEVELS, calibration, discrimination};
 use crate::report::statistics::{Bootstrap, Estimate, Scores, iqm};
-use crate::report::verdict::{Stratum, Verdict, Verdicts, judge};
+use crate::report::verdict::{Stratum, Verdict, Verdicts, area_over_log, judge};
 use crate::report::verdict_doubt::{DoubtStratum, Doubter, judge_doubt};
 use crate::rl::token_problem::{ARMS, Arm, DOUBTERS, Doubts, Point, Problem, doubts, run};
 use crate::run::{Manifest, OpenMode, RunFolder, Start, names};
@@ -39,7 +39,7 @@ impl Keyed for Tokens {
 }
 
 /// Where the area under the curve begins
-const FIRST: usize = 256;
+const FIRST: f64 = 256.0;
 
 /// Seeds without which an instance family supports no claim
 const NEEDED_SEEDS: usize = 20;
@@ -133,13 +133,22 @@ fn compare(keys: &TokenProblemKeys, arms: &[&'static Arm], folder: &RunFolder) -
 }
 
 /// Runs of an arm on the instances from `first`
-fn runs(keys: &TokenProblemKeys, arm: &Arm, structured: bool, first: u64, count: usize, queries: usize, rate: f64)
-    -> Result<Vec<OneRun>> {
+fn runs(
+    keys: &TokenProblemKeys,
+    arm: &Arm,
+    structured: bool,
+    first: u64,
+    count: usize,
+    queries: usize,
+    rate: f64,
+) -> Result<Vec<OneRun>> {
     let one = |i: usize| {
         let seed = first + i as u64;
         let problem = Problem::new(seed, keys.prompts, structured);
         let points = run(&problem, arm.method, arm.settings(queries, rate), seed)?;
-        Ok(OneRun { seed, area: area(&points), points })
+        let curve: Vec<(f64, f64)> = points.iter().map(|point| (point.queries as f64, point.score)).collect();
+        let area = area_over_log(&curve, FIRST).unwrap_or(f64::NAN);
+        Ok(OneRun { seed, area, points })
     };
     (0..count).into_par_iter().map(one).collect()
 }
@@ -183,17 +192,6 @@ fn at(run: &OneRun, queries: usize) -> f64 {
 
 fn last(run: &OneRun) -> Point {
     run.points[run.points.len() - 1]
-}
-
-/// Mean score over the logarithm of the queries, from 256 to the last
-fn area(points: &[Point]) -> f64 {
-    let points: Vec<(f64, f64)> = points
-        .iter()
-        .filter(|point| point.queries >= FIRST)
-        .map(|point| ((point.queries as f64).log2(), point.score))
-        .collect();
-    let width = points[points.len() - 1].0 - points[0].0;
-    points.windows(2).map(|two| (two[1].0 - two[0].0) * f64::midpoint(two[0].1, two[1].1)).sum::<f64>() / width
 }
 
 fn stratum(cells: &[Cell], prompts: &str) -> Stratum {

@@ -201,6 +201,8 @@ mod tests {
     #[test]
     fn forecasts_without_a_variance_are_refused() {
         assert!(calibration(&[]).is_err());
-        assert!(calibration(&[forecast(0.0, 0.0, 1.0)]).is_err() && calibration(&[forecast(0.0, 1.0, f64::NAN)]).is_err());
+        assert!(
+            calibration(&[forecast(0.0, 0.0, 1.0)]).is_err() && calibration(&[forecast(0.0, 1.0, f64::NAN)]).is_err()
+        );
     }
 }

@@ -129,6 +129,24 @@ pub struct Verdicts {
     pub findings: Vec<String>,
 }
 
+/// The score of a run: its mean height over the logarithm of what was spent, from `first` to the last point, with straight
+/// lines between points on that axis. None where no two places are left
+pub fn area_over_log(curve: &[(f64, f64)], first: f64) -> Option<f64> {
+    let start = first.log2();
+    let mut points: Vec<(f64, f64)> = curve.iter().filter(|(x, _)| *x > 0.0).map(|(x, y)| (x.log2(), *y)).collect();
+    let inside = points.partition_point(|(x, _)| *x < start);
+    if inside > 0 && inside < points.len() {
+        let ((left, low), (right, high)) = (points[inside - 1], points[inside]);
+        points[inside - 1] = (start, low + (high - low) * (start - left) / (right - left));
+        points.drain(..inside - 1);
+    } else {
+        points.drain(..inside);
+    }
+    let width = points.last()?.0 - points.first()?.0;
+    let area: f64 = points.windows(2).map(|two| (two[1].0 - two[0].0) * f64::midpoint(two[0].1, two[1].1)).sum();
+    (width > 0.0).then(|| area / width)
+}
+
 /// The pairs that claims are about, and whether a pair is one of those that are adjusted together
 const CONTRASTS: [(&str, &str, bool); 5] = [
     ("grl", "ppo", true),
@@ -156,10 +174,12 @@ pub fn judge(strata: &[Stratum], bootstrap: &Bootstrap) -> Result<Verdicts> {
         }
         let p: Vec<f64> = of_stratum.iter().filter(|(_, together)| *together).map(|(one, _)| one.p_value).collect();
         let mut holm = holm(&p).into_iter();
-        contrasts.extend(of_stratum.into_iter().map(|(contrast, together)| Contrast {
-            adjusted: if together { holm.next() } else { None },
-            ..contrast
-        }));
+        contrasts.extend(
+            of_stratum.into_iter().map(|(contrast, together)| Contrast {
+                adjusted: if together { holm.next() } else { None },
+                ..contrast
+            }),
+        );
     }
     let of = |arm: &str, against: &str| -> Vec<&Contrast> {
         contrasts.iter().filter(|contrast| contrast.arm == arm && contrast.against == against).collect()
@@ -258,7 +278,8 @@ impl Verdicts {
         for finding in &self.findings {
             text += &format!("- {finding}\n");
         }
-        text += "\n| stratum | difference | seeds | IQM difference [95 %] | p | p (Holm) |\n|---|---|---|---|---|---|\n";
+        text +=
+            "\n| stratum | difference | seeds | IQM difference [95 %] | p | p (Holm) |\n|---|---|---|---|---|---|\n";
         for contrast in &self.contrasts {
             let Estimate { point, low, high } = contrast.difference;
             let adjusted = contrast.adjusted.map_or_else(|| "–".to_owned(), |p| format!("{p:.4}"));
@@ -283,9 +304,10 @@ mod tests {
             let noise = (seed.wrapping_mul(7919).wrapping_add(arm as u64 * 104_729) % 101) as f64 / 101.0 - 0.5;
             (seed, mean + 0.02 * noise + 0.1 * seed as f64)
         };
-        let arms = arms.iter().enumerate().map(|(i, (arm, mean))| {
-            ((*arm).to_owned(), (0..seeds).map(|seed| run(i, seed, *mean)).collect())
-        });
+        let arms = arms
+            .iter()
+            .enumerate()
+            .map(|(i, (arm, mean))| ((*arm).to_owned(), (0..seeds).map(|seed| run(i, seed, *mean)).collect()));
         Stratum { name: name.to_owned(), needed_seeds: 10, scores: arms.collect(), objections: Vec::new() }
     }
 
@@ -348,6 +370,15 @@ mod tests {
         assert_eq!(answers(&[a.clone(), b])[1], Answer::NotEstablished, "one stratum alone has the arm");
         let lone = Stratum { scores: BTreeMap::new(), ..a };
         assert_eq!(answers(&[lone]), [Answer::NotTested; 4]);
+    }
+
+    #[test]
+    fn the_axis_of_a_score_is_logarithmic() {
+        assert_eq!(area_over_log(&[(256.0, 0.0), (512.0, 1.0), (1024.0, 1.0)], 256.0), Some(0.75));
+        // Half way between 128 and 512 on that axis lies 256
+        assert_eq!(area_over_log(&[(128.0, 0.0), (512.0, 1.0)], 256.0), Some(0.75));
+        assert_eq!(area_over_log(&[(0.0, 9.0), (300.0, 0.5), (600.0, 0.5)], 256.0), Some(0.5));
+        assert_eq!(area_over_log(&[(10.0, 1.0), (20.0, 1.0)], 256.0), None);
     }
 
     #[test]

@@ -51,7 +51,9 @@ impl Actor {
     ) -> Result<Self> {
         let policy = session.load_model()?;
         let critic = match network {
-            Some(ValueNetwork::Shared) => Critic::Shared(Var::zeros((1, policy.config().n_embd), DType::F32, &Device::Cpu)?),
+            Some(ValueNetwork::Shared) => {
+                Critic::Shared(Var::zeros((1, policy.config().n_embd), DType::F32, &Device::Cpu)?)
+            }
             Some(ValueNetwork::Separate) => Critic::Separate(Box::new(value_network(session, online, value_model)?)),
             Some(ValueNetwork::Field) | None => Critic::None,
         };

@@ -28,8 +28,8 @@ use crate::algo::policy::{Clip, Surrogate, clipped_surrogate};
 use crate::algo::shaping::{RewardStats, clip_scores, penalize_unfinished, token_rewards};
 use crate::algo::value::{ValueLoss, value_loss};
 use crate::config::{
-    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, ValueNetwork,
-    Values, to_yaml,
+    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, ValueNetwork, Values,
+    to_yaml,
 };
 use crate::data::{Sampler, Strategy};
 use crate::model::Trainable;

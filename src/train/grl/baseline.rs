@@ -53,7 +53,11 @@ impl PromptBaseline {
                 reward: f64::from(scores[i]),
                 reward_kind: RewardKind::Gold,
                 reward_variance: 0.0,
-                log_ratio: old.iter().zip(&reference).map(|(old, reference)| f64::from(*old) - f64::from(*reference)).sum(),
+                log_ratio: old
+                    .iter()
+                    .zip(&reference)
+                    .map(|(old, reference)| f64::from(*old) - f64::from(*reference))
+                    .sum(),
                 log_probs_behaviour: old,
                 log_probs_ref: reference,
                 born: step,

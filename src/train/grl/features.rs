@@ -65,10 +65,7 @@ pub struct Features {
     /// Pooled states of the prompts that the map was fitted to: passes of other sizes might give other last bits
     states: HashMap<u64, Vec<f32>>,
     known: HashMap<u64, Vec<f32>>,
-            let mut rng = ;
-        let dealt = draw_by_weight(&vec![1.0; keys.len()], keys.len(), &mut rng);
-        let others: Vec<Vec<u32>> = dealt.into_iter().map(|donor| ids[&keys[donor]].to_vec()).collect();
-        let of = keys.into_iter().zip(others.iter().cloned()).collect();s: Option<Donors>,
+    donors: Option<Donors>,
 }
 
 /// Whose features each prompt has in place of its own

@@ -170,12 +170,7 @@ fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
 }
 
 /// Puts back what [`save`] and [`write_memory`] wrote; gives the value head
-pub(super) fn restore(
-    folder: &Path,
-    state: &Value,
-    learnt: &mut Learnt,
-    features: &mut Features,
-) -> Result<Vec<f32>> {
+pub(super) fn restore(folder: &Path, state: &Value, learnt: &mut Learnt, features: &mut Features) -> Result<Vec<f32>> {
     let saved = saved(state)?;
     features.set_map(read_map(&folder.join(FEATURE_MAP), &features.map_owner())?)?;
     let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, features.owner()))?;
