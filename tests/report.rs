@@ -1,5 +1,8 @@
 //! Statistics against published code, and the page of small made-up run folders.
 
+#[path = "common/html.rs"]
+mod html;
+
 use std::fs;
 use std::path::Path;
 
@@ -98,11 +101,7 @@ fn a_page_carries_all_it_shows() {
     ];
     assert_eq!(runs[1].last_step, Some(50));
     let page = render(&runs).expect("a page");
-    assert!(page.contains(r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#));
-    assert!(page.contains("prefers-color-scheme: dark"));
-    for outside in ["http://", "https://", "src=", "href=", "url(", "@import", "<script", "<link"] {
-        assert!(!page.contains(outside), "the page holds `{outside}`");
-    }
+    html::check(&page);
     // loss, reward, two divergences, one frontier for each, and one metric among the others
     assert_eq!(page.matches("<svg").count(), 7);
     for title in ["reward against kl", "reward against objective/kl", "val/ratio", "eval_loss"] {
@@ -119,6 +118,7 @@ fn a_run_that_has_logged_nothing_has_a_page() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("manifest.json"), r#"{"starts": [{"seed": 1}]}"#).expect("a manifest");
     let page = render(&[Run::read(folder.path()).expect("a run folder")]).expect("a page");
+    html::check(&page);
     assert!(page.contains("Nothing is logged yet") && !page.contains("<svg"));
 }
 

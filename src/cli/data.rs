@@ -24,6 +24,8 @@ use crate::{Error, Result};
 pub enum Data {
     /// What a dataset holds, which format it is taken for, and the tokens with their loss mask
     Inspect(InspectArgs),
+    /// Between file types, columns and formats, in one part or two
+    Convert(super::convert::ConvertArgs),
 }
 
 /// The arguments of `collimate data inspect`

@@ -1,17 +1,17 @@
 //! `collimate generate`
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::args::{count, non_negative, positive, share};
+use super::args::count;
 use super::output::Output;
+use super::sampling::{SamplingArgs, TextStream};
 use crate::data::{Place, ReadOptions, read_dataset};
 use crate::files::write_bytes;
 use crate::model::hub::Hub;
-use crate::ops::Precision;
-use crate::ops::kernels::bf16;
-use crate::rollout::{Finish, Options, Output as GeneratedOutput, Sampling, generate_packed};
+use crate::rollout::{Completion, Finish, Options, Output as GeneratedOutput, generate_packed, stream};
 use crate::run::clock::peak_rss_mb;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
@@ -26,48 +26,33 @@ pub struct Args {
     /// Branch, tag or commit on the Hub
     #[arg(long, value_name = "REVISION", default_value = "main")]
     pub model_revision: String,
+    /// A second model, whose completions are shown beside those of the first
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["stream", "metrics"])]
+    pub model_b: Option<String>,
     /// One prompt
     #[arg(long, value_name = "TEXT", group = "input", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// File of prompts, `{"prompt": …}` a line
     #[arg(long, value_name = "FILE.jsonl", group = "input")]
     pub prompts: Option<PathBuf>,
-    /// Most tokens of a completion
-    #[arg(long, value_name = "N", default_value = "256", value_parser = count)]
-    pub max_new_tokens: usize,
-    /// Divides the logits; 0 takes the likeliest token each time
-    #[arg(long, value_name = "X", default_value = "1.0", value_parser = non_negative, allow_negative_numbers = true)]
-    pub temperature: f64,
-    /// Keep the likeliest tokens up to this probability together
-    #[arg(long, value_name = "X", default_value = "1.0", value_parser = share, allow_negative_numbers = true)]
-    pub top_p: f64,
-    /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value = "0", allow_negative_numbers = true)]
-    pub top_k: usize,
-    /// Keep tokens of at least this share of the likeliest one's probability
-    #[arg(long, value_name = "X", value_parser = share, allow_negative_numbers = true)]
-    pub min_p: Option<f64>,
-    /// Above 1 makes tokens that have occurred less likely
-    #[arg(long, value_name = "X", default_value = "1.0", value_parser = positive, allow_negative_numbers = true)]
-    pub repetition_penalty: f64,
+    /// How tokens are chosen
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// Completions of each prompt
     #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     pub num_return_sequences: usize,
     /// Sequences that are generated together
     #[arg(long, value_name = "N", default_value = "8", value_parser = count)]
     pub batch_size: usize,
-    /// Seed of the sampling
-    #[arg(long, value_name = "N", default_value = "42")]
-    pub seed: u64,
     /// Go on after the end-of-text token
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub ignore_eos: bool,
-    /// Compute in bfloat16 where that is safe
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
-    pub bf16: bool,
     /// Print one JSON object a completion, in the order of the prompts
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub json: bool,
+    /// Print the completion of one prompt as it is made
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    pub stream: bool,
     /// Write rows, tokens, times and memory to this file
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
@@ -76,64 +61,130 @@ pub struct Args {
     pub offline: bool,
 }
 
+/// A model, and its completions
+struct Generated<'n> {
+    name: &'n str,
+    source: ModelSource,
+    output: GeneratedOutput,
+}
+
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
-    let precision = if args.bf16 { bf16_or_warn() } else { Precision::F32 };
-    let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
+    let hub = Hub::from_env(args.offline)?;
     let texts = prompts(&args)?;
+    if args.stream {
+        return streamed(&args, &ModelSource::find(&hub, &args.model, Some(&args.model_revision))?, &texts);
+    }
+    let first = generated(&args, &hub, &args.model, Some(&args.model_revision), &texts)?;
+    let second = args.model_b.as_deref().map(|name| generated(&args, &hub, name, None, &texts)).transpose()?;
+    print(&args, &texts, &first, second.as_ref())?;
+    match &args.metrics {
+        Some(path) => write_metrics(path, &first.output),
+        None => Ok(()),
+    }
+}
+
+fn generated<'n>(
+    args: &Args,
+    hub: &Hub,
+    name: &'n str,
+    revision: Option<&str>,
+    texts: &[(String, Option<Place>)],
+) -> Result<Generated<'n>> {
+    let source = ModelSource::find(hub, name, revision)?;
     let mut ids = Vec::with_capacity(texts.len());
-    for (text, place) in &texts {
+    for (text, place) in texts {
         ids.push(encode(text, &source).map_err(|error| match place {
             Some(place) => error.context(place),
             None => error,
         })?);
     }
-    let options = Options {
-        sampling: Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            min_p: args.min_p,
-            repetition_penalty: args.repetition_penalty,
-        },
-        max_new_tokens: args.max_new_tokens,
+    let model = source.load_packed(args.sampling.precision())?;
+    let output = generate_packed(&model, &ids, &options(args, &source), &|| Ok(()))?;
+    Ok(Generated { name, source, output })
+}
+
+fn options(args: &Args, source: &ModelSource) -> Options {
+    Options {
         per_prompt: args.num_return_sequences,
         batch_size: args.batch_size,
-        seed: args.seed,
-        stop: if args.ignore_eos { Vec::new() } else { source.stop_tokens() },
-    };
-    let output = generate_packed(&source.load_packed(precision)?, &ids, &options, &|| Ok(()))?;
+        ..args.sampling.options(if args.ignore_eos { Vec::new() } else { source.stop_tokens() })
+    }
+}
+
+fn print(
+    args: &Args,
+    texts: &[(String, Option<Place>)],
+    first: &Generated<'_>,
+    second: Option<&Generated<'_>>,
+) -> Result<()> {
     let mut out = Output::open();
-    for completion in &output.completions {
-        let prompt = &texts[completion.prompt].0;
-        let text = source.tokenizer.decode(&completion.ids, true)?;
-        if args.json {
-            let finish = match completion.finish {
-                Finish::Stop => "stop",
-                Finish::Length => "length",
-            };
-            let line = json!({
-                "prompt": prompt, "completion": text, "token_ids": completion.ids, "finish_reason": finish,
-            });
-            out.line(&line.to_string())?;
-        } else {
-            out.line(&format!("{prompt}{text}"))?;
+    let each = args.num_return_sequences;
+    for (i, (prompt, _)) in texts.iter().enumerate() {
+        if second.is_some() && !args.json {
+            out.line(prompt)?;
+        }
+        for (mark, model) in [("A", Some(first)), ("B", second)] {
+            let Some(Generated { name, source, output }) = model else { continue };
+            for completion in &output.completions[i * each..(i + 1) * each] {
+                let text = source.tokenizer.decode(&completion.ids, true)?;
+                if args.json {
+                    let model = second.is_some().then_some(*name);
+                    out.line(&object(prompt, &text, completion, model).to_string())?;
+                } else if second.is_some() {
+                    out.line(&format!("{mark} |{}", text.replace('\n', "\n  |")))?;
+                } else {
+                    out.line(&format!("{prompt}{text}"))?;
+                }
+            }
+        }
+        if second.is_some() && !args.json && i + 1 < texts.len() {
+            out.line("")?;
         }
     }
+    out.flush()
+}
+
+/// A completion as JSON; with the model's name where there are two
+fn object(prompt: &str, text: &str, completion: &Completion, model: Option<&str>) -> Value {
+    let finish = match completion.finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    };
+    let mut object =
+        json!({"prompt": prompt, "completion": text, "token_ids": completion.ids, "finish_reason": finish});
+    if let Some(model) = model {
+        object["model"] = model.into();
+    }
+    object
+}
+
+/// One completion of one prompt, piece by piece
+fn streamed(args: &Args, source: &ModelSource, texts: &[(String, Option<Place>)]) -> Result<()> {
+    let [(prompt, _)] = texts else {
+        return Err(Error::usage(format!("`stream` takes one prompt, got {}", texts.len())).hint("use `--prompt TEXT`"));
+    };
+    if args.json || args.num_return_sequences > 1 {
+        return Err(Error::usage(
+            "`stream` prints one text as it is made: it excludes `json` and `num_return_sequences`",
+        ));
+    }
+    let ids = encode(prompt, source)?;
+    let model = source.load_packed(args.sampling.precision())?;
+    let mut out = Output::open();
+    out.piece(prompt)?;
+    let mut text = TextStream::new(&source.tokenizer, &[]);
+    let output = stream(&model, &[ids], &options(args, source), &|| Ok(()), &mut |_, id| {
+        out.piece(text.push(id)?)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    out.piece(text.finish())?;
+    out.line("")?;
     out.flush()?;
     match &args.metrics {
         Some(path) => write_metrics(path, &output),
         None => Ok(()),
     }
-}
-
-/// bfloat16 where the processor has it
-fn bf16_or_warn() -> Precision {
-    if bf16::supported() {
-        return Precision::Bf16;
-    }
-    tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
-    Precision::F32
 }
 
 /// Prompts with the line of the file that they come from
@@ -153,7 +204,7 @@ fn prompts(args: &Args) -> Result<Vec<(String, Option<Place>)>> {
 }
 
 /// An empty prompt begins with the token that begins a text, as in transformers
-fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
+pub(super) fn tokens(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
     let ModelSource { config, tokenizer, .. } = source;
     let mut ids = tokenizer.encode(text)?;
     if ids.is_empty() {
@@ -163,6 +214,13 @@ fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
         );
     }
     source.check_tokens([ids.as_slice()])?;
+    Ok(ids)
+}
+
+/// The same for a prompt that a completion can follow
+fn encode(text: &str, source: &ModelSource) -> Result<Vec<u32>> {
+    let ids = tokens(text, source)?;
+    let config = &source.config;
     if ids.len() >= config.n_positions {
         return Err(Error::usage(format!(
             "the prompt has {} tokens, which leaves no room in the model's {} positions",

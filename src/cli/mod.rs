@@ -11,6 +11,9 @@ use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use crate::{Error, Result};
 
 mod args;
+pub mod chat;
+pub mod compare;
+mod convert;
 pub mod data;
 pub mod demo;
 pub mod doctor;
@@ -28,6 +31,7 @@ pub mod report;
 pub mod rl;
 pub mod rl_agents;
 pub mod rl_tokens;
+mod sampling;
 pub mod score;
 mod train;
 
@@ -36,9 +40,11 @@ mod train;
 enum Fixed {
     Demo(demo::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
     Logprobs(logprobs::Args),
     Score(score::Args),
     Eval(eval::Args),
+    Compare(compare::Args),
     Inspect(inspect::Args),
     Report(report::Args),
     #[command(subcommand)]
@@ -99,12 +105,15 @@ fn dispatch(matches: &ArgMatches, args: &[OsString]) -> Result<()> {
     match Fixed::from_arg_matches(matches).map_err(|error| Error::usage(error.to_string()))? {
         Fixed::Demo(args) => demo::run(args),
         Fixed::Generate(args) => generate::run(args),
+        Fixed::Chat(args) => chat::run(args),
         Fixed::Logprobs(args) => logprobs::run(args),
         Fixed::Score(args) => score::run(args),
         Fixed::Eval(args) => eval::run(args),
+        Fixed::Compare(args) => compare::run(args),
         Fixed::Inspect(args) => inspect::run(args),
         Fixed::Report(args) => report::run(args),
         Fixed::Data(data::Data::Inspect(args)) => data::inspect(args),
+        Fixed::Data(data::Data::Convert(args)) => convert::run(args),
         Fixed::Rl(command) => rl::run(command),
         Fixed::Doctor(args) => doctor::run(args),
     }

@@ -18,6 +18,14 @@ impl Output {
         writeln!(self.0, "{text}").or_else(|cause| failed(&cause))
     }
 
+    /// Writes a piece of a line and shows it at once
+    pub fn piece(&mut self, text: &str) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.0.write_all(text.as_bytes()).and_then(|()| self.0.flush()).or_else(|cause| failed(&cause))
+    }
+
     /// Writes names and values, the values below each other
     pub fn table(&mut self, rows: &[(&str, String)]) -> Result<()> {
         let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);

@@ -33,14 +33,14 @@ pub(super) fn parse_inline(text: &str) -> Option<Value> {
 }
 
 /// The resolved config as the text of `config.yaml`, one key a line in the order given
-pub fn to_yaml(values: impl IntoIterator<Item = (&'static str, Value)>) -> Result<String> {
+pub fn to_yaml<N: Serialize>(values: impl IntoIterator<Item = (N, Value)>) -> Result<String> {
     let resolved = Resolved(values.into_iter().collect());
     serde_saphyr::to_string(&resolved).map_err(|error| Error::run(format!("cannot write the config as YAML: {error}")))
 }
 
-struct Resolved(Vec<(&'static str, Value)>);
+struct Resolved<N>(Vec<(N, Value)>);
 
-impl Serialize for Resolved {
+impl<N: Serialize> Serialize for Resolved<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in &self.0 {

@@ -4,6 +4,7 @@
 //! [`prompt_examples`] (token ids as TRL makes them, with a [`RowReport`] of what was left out and why) → [`Sampler`].
 //! Not responsible for: finding a dataset on the Hub, batching and padding, or printing.
 
+mod convert;
 mod encoder;
 mod files;
 mod format;
@@ -11,6 +12,7 @@ mod inspect;
 mod json;
 mod pack;
 mod parquet;
+mod parquet_write;
 mod preference;
 mod reader;
 mod record;
@@ -23,7 +25,9 @@ mod tokenize;
 mod tokenized;
 mod tokenizer;
 mod tokenizer_files;
+mod write;
 
+pub use convert::{convert, name as kind_name, split_by_prompt, to_chatml};
 pub use format::{Format, Kind, extract_prompt};
 pub use inspect::{LengthStats, Span, Summary, lm_spans, preference_spans, spans, summarize};
 pub use pack::{Packing, pack};
@@ -39,3 +43,4 @@ pub use sequences::{PairExample, RowSequences, SequenceEncoder, pair_examples, r
 pub use template::{ChatTemplate, RenderOptions};
 pub use tokenize::{LmExample, LmOptions, PromptExample, PromptOptions, Truncation, lm_examples, prompt_examples};
 pub use tokenizer::Tokenizer;
+pub use write::write_dataset;

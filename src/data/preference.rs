@@ -176,13 +176,17 @@ fn warn_of_empty_prompts(dataset: &Dataset, prompts: impl ExactSizeIterator<Item
 }
 
 /// As TRL's `maybe_extract_prompt`: a text beside messages repeats the prompt that those begin with
-fn is_implicit(dataset: &Dataset, format: Format) -> bool {
+pub(super) fn is_implicit(dataset: &Dataset, format: Format) -> bool {
     let first_prompt = dataset.rows[0].fields.get("prompt");
     format.kind == Kind::ImplicitPreference || (format.conversational && first_prompt.is_some_and(Value::is_string))
 }
 
 /// Prompt, chosen and rejected; `None` where no prompt can be found
-fn sides(row: &Row, format: Format, implicit: bool) -> Result<Option<(Content<'_>, Content<'_>, Content<'_>)>> {
+pub(super) fn sides(
+    row: &Row,
+    format: Format,
+    implicit: bool,
+) -> Result<Option<(Content<'_>, Content<'_>, Content<'_>)>> {
     let chosen = Content::of(row, "chosen", format.conversational)?;
     let rejected = Content::of(row, "rejected", format.conversational)?;
     if implicit {
@@ -263,7 +267,7 @@ pub fn unpaired_examples(
     Ok(prepared)
 }
 
-fn label(row: &Row) -> Result<bool> {
+pub(super) fn label(row: &Row) -> Result<bool> {
     let value = row.fields.get("label").unwrap_or(&Value::Null);
     // A CSV file has nothing but text
     let file = row.place.file.to_ascii_lowercase();
@@ -285,7 +289,7 @@ fn label(row: &Row) -> Result<bool> {
 }
 
 /// The rows of a dataset of pairs, each twice: with the chosen completion, and with the rejected one
-fn taken_apart(dataset: &Dataset, format: Format) -> Result<Dataset> {
+pub(super) fn taken_apart(dataset: &Dataset, format: Format) -> Result<Dataset> {
     const BLOCK: usize = 1000;
     let implicit = is_implicit(dataset, format);
     let mut rows = Vec::with_capacity(2 * dataset.rows.len());

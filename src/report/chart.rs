@@ -18,9 +18,15 @@ pub const PALETTE: [(&str, &str); 8] = [
 ];
 
 const SIZE: (u32, u32) = (480, 280);
-const FONT: (&str, i32) = ("sans-serif", 13);
+pub(super) const FONT: (&str, i32) = ("sans-serif", 13);
+/// Width of a letter of that font, about
+pub(super) const LETTER: u32 = 7;
+/// Height of a line of a legend
+const LINE: u32 = 20;
 /// Points drawn of a curve: a screen has no more columns
 const POINTS: usize = 480;
+/// How much a band lets through
+const BAND_OPACITY: f64 = 0.2;
 
 /// One curve
 #[derive(Debug, Clone)]
@@ -33,75 +39,172 @@ pub struct Curve {
     pub marked: bool,
 }
 
-/// Draws the curves, or nothing where no point is finite
-pub fn draw(curves: &[Curve], x_label: &str, y_label: &str) -> Result<Option<String>> {
-    let finite = || curves.iter().flat_map(|curve| &curve.points).filter(|(x, y)| x.is_finite() && y.is_finite());
-    let (Some(x), Some(y)) = (range(finite().map(|point| point.0)), range(finite().map(|point| point.1))) else {
-        return Ok(None);
-    };
-    let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    let drawn =
-        fill(&area, curves, (x, y), (x_label, y_label)).and_then(|()| area.present().map_err(|e| e.to_string()));
-    drop(area);
-    drawn.map_err(|cause| Error::run(format!("cannot draw `{y_label}`: {cause}")))?;
-    Ok(Some(inline(&svg, y_label)))
+/// What lies between a lower and an upper curve: the interval around a curve of the same colour
+#[derive(Debug, Clone)]
+pub struct Band {
+    /// Place in [`PALETTE`]
+    pub colour: usize,
+    /// x, lower and upper end
+    pub points: Vec<(f64, f64, f64)>,
 }
 
-type Range = (f64, f64);
+/// A drawing of curves
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plot<'a> {
+    /// The curves, the last one on top
+    pub curves: &'a [Curve],
+    /// What lies below them
+    pub bands: &'a [Band],
+    /// What the x axis counts
+    pub x_label: &'a str,
+    /// What the y axis counts
+    pub y_label: &'a str,
+    /// A dashed line at this height
+    pub level: Option<f64>,
+}
 
-fn fill(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
-    curves: &[Curve],
-    (x, y): (Range, Range),
-    (x_label, y_label): (&str, &str),
-) -> std::result::Result<(), String> {
-    let text = |error: DrawingAreaErrorKind<_>| DrawingAreaErrorKind::<std::io::Error>::to_string(&error);
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(16)
-        .x_label_area_size(40)
-        .y_label_area_size(64)
-        .build_cartesian_2d(x.0..x.1, y.0..y.1)
-        .map_err(text)?;
-    let mesh = |value: &f64| number(*value);
-    chart
-        .configure_mesh()
-        .label_style(FONT)
-        .axis_desc_style(FONT)
-        .x_desc(x_label)
-        .y_desc(y_label)
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&mesh)
-        .y_label_formatter(&mesh)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(RGBColor(221, 221, 221))
-        .draw()
-        .map_err(text)?;
-    for curve in curves {
-        let colour = colour(curve.colour);
-        let points = thin(&curve.points);
-        for run in points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|run| !run.is_empty()) {
-            chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2))).map_err(text)?;
-            // A line of one point is invisible
-            if curve.marked || run.len() == 1 {
-                let dots = run.iter().map(|point| Circle::new(*point, 3, colour.filled()));
-                chart.draw_series(dots).map_err(text)?;
+/// Draws the curves, or nothing where no point is finite
+pub fn draw(curves: &[Curve], x_label: &str, y_label: &str) -> Result<Option<String>> {
+    Plot { curves, x_label, y_label, ..Plot::default() }.inline()
+}
+
+impl Plot<'_> {
+    /// For a page, which has the legend; nothing where no point is finite
+    pub fn inline(&self) -> Result<Option<String>> {
+        Ok(self.svg(&[])?.map(|svg| inline(&svg, self.y_label)))
+    }
+
+    /// As a file of its own, with a legend on top; nothing where no point is finite
+    pub fn file(&self, legend: &[(usize, &str)]) -> Result<Option<String>> {
+        self.svg(legend)
+    }
+
+    fn svg(&self, legend: &[(usize, &str)]) -> Result<Option<String>> {
+        let bands = || self.bands.iter().flat_map(|band| &band.points);
+        let edges = bands().flat_map(|(x, low, high)| [(*x, *low), (*x, *high)]);
+        let points = self.curves.iter().flat_map(|curve| curve.points.iter().copied()).chain(edges);
+        let finite: Vec<(f64, f64)> = points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+        let heights = finite.iter().map(|point| point.1).chain(self.level);
+        let (Some(x), Some(y)) = (range(finite.iter().map(|point| point.0)), range(heights)) else { return Ok(None) };
+        if finite.is_empty() {
+            return Ok(None);
+        }
+        let rows = legend_rows(legend);
+        let head = LINE * rows.len() as u32;
+        let svg = to_svg((SIZE.0, SIZE.1 + head), |area| {
+            let (top, below) = area.split_vertically(head);
+            draw_legend(&top, &rows)?;
+            self.fill(&below, (x, y))
+        });
+        svg.map(Some).map_err(|cause| Error::run(format!("cannot draw `{}`: {cause}", self.y_label)))
+    }
+
+    fn fill(&self, area: &Area<'_>, (x, y): (Range, Range)) -> Drawn {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .margin_right(16)
+            .x_label_area_size(40)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x.0..x.1, y.0..y.1)
+            .map_err(text)?;
+        let mesh = |value: &f64| number(*value);
+        chart
+            .configure_mesh()
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .x_desc(self.x_label)
+            .y_desc(self.y_label)
+            .x_labels(6)
+            .y_labels(6)
+            .x_label_formatter(&mesh)
+            .y_label_formatter(&mesh)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .draw()
+            .map_err(text)?;
+        for band in self.bands {
+            let lower = band.points.iter().map(|(x, low, _)| (*x, *low));
+            let upper = band.points.iter().rev().map(|(x, _, high)| (*x, *high));
+            let edge: Vec<(f64, f64)> = lower.chain(upper).filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+            let area = Polygon::new(edge, colour(band.colour).mix(BAND_OPACITY));
+            chart.draw_series([area]).map_err(text)?;
+        }
+        if let Some(level) = self.level {
+            let line = DashedLineSeries::new([(x.0, level), (x.1, level)], 6, 4, BLACK.stroke_width(1));
+            chart.draw_series(line).map_err(text)?;
+        }
+        for curve in self.curves {
+            let colour = colour(curve.colour);
+            let points = thin(&curve.points);
+            for run in points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|run| !run.is_empty()) {
+                chart.draw_series(LineSeries::new(run.iter().copied(), colour.stroke_width(2))).map_err(text)?;
+                // A line of one point is invisible
+                if curve.marked || run.len() == 1 {
+                    let dots = run.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+                    chart.draw_series(dots).map_err(text)?;
+                }
             }
+        }
+        Ok(())
+    }
+}
+
+pub(super) const GRID: RGBColor = RGBColor(221, 221, 221);
+pub(super) type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
+pub(super) type Drawn = std::result::Result<(), String>;
+pub(super) type Range = (f64, f64);
+
+/// The drawing library's error in words
+pub(super) fn text<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {
+    error.to_string()
+}
+
+/// An SVG of this size
+pub(super) fn to_svg(size: (u32, u32), fill: impl FnOnce(&Area<'_>) -> Drawn) -> std::result::Result<String, String> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    let drawn = fill(&area).and_then(|()| area.present().map_err(|cause| cause.to_string()));
+    drop(area);
+    drawn.map(|()| svg)
+}
+
+/// The entries of a legend, as many a line as fit
+fn legend_rows<'l>(legend: &[(usize, &'l str)]) -> Vec<Vec<(u32, usize, &'l str)>> {
+    let mut rows: Vec<Vec<(u32, usize, &str)>> = Vec::new();
+    let mut at = SIZE.0;
+    for (colour, name) in legend {
+        let width = 32 + LETTER * name.chars().count() as u32;
+        if at + width > SIZE.0 {
+            rows.push(Vec::new());
+            at = 64;
+        }
+        rows.last_mut().into_iter().for_each(|row| row.push((at, *colour, name)));
+        at += width;
+    }
+    rows
+}
+
+fn draw_legend(area: &Area<'_>, rows: &[Vec<(u32, usize, &str)>]) -> Drawn {
+    for (line, row) in rows.iter().enumerate() {
+        let y = 4 + (LINE as usize * line) as i32;
+        for (x, index, name) in row {
+            let x = *x as i32;
+            let key = Rectangle::new([(x, y + 2), (x + 12, y + 14)], colour(*index).filled());
+            area.draw(&key).map_err(text)?;
+            area.draw(&Text::new((*name).to_owned(), (x + 18, y + 1), FONT)).map_err(text)?;
         }
     }
     Ok(())
 }
 
-fn colour(index: usize) -> RGBColor {
+pub(super) fn colour(index: usize) -> RGBColor {
     let hex = PALETTE[index % PALETTE.len()].0;
     let part = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap_or(0);
     RGBColor(part(1), part(3), part(5))
 }
 
 /// Lowest and highest value with a little room, or None where there are none
-fn range(values: impl Iterator<Item = f64>) -> Option<Range> {
+pub(super) fn range(values: impl Iterator<Item = f64>) -> Option<Range> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low > high {
         return None;
@@ -138,7 +241,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// Inside a page an SVG needs no namespace; a description serves those who cannot see it
-fn inline(svg: &str, label: &str) -> String {
+pub(super) fn inline(svg: &str, label: &str) -> String {
     let label: String = label.chars().filter(|c| !matches!(c, '<' | '>' | '&' | '"')).collect();
     svg.replacen("xmlns=\"http://www.w3.org/2000/svg\"", &format!("role=\"img\" aria-label=\"{label}\""), 1)
 }
@@ -167,6 +270,19 @@ mod tests {
         assert_eq!(strokes(&split), strokes(&whole) + 1);
         assert!(draw(&curve(vec![(0.0, f64::NAN)]), "step", "loss").unwrap().is_none());
         assert!(!split.contains("http") && split.contains("aria-label=\"loss\""));
+    }
+
+    #[test]
+    fn a_file_stands_alone() {
+        let curves = [Curve { colour: 1, points: vec![(0.0, 1.0), (4.0, 5.0)], marked: false }];
+        let bands = [Band { colour: 1, points: vec![(0.0, 0.5, 1.5), (4.0, 4.5, 9.5)] }];
+        let plot = Plot { curves: &curves, bands: &bands, x_label: "step", y_label: "loss", level: Some(3.0) };
+        let svg = plot.file(&[(1, "a & b")]).unwrap().unwrap();
+        assert!(svg.contains("xmlns") && svg.contains("a &amp; b") && svg.contains("<polygon"), "{svg}");
+        let inline = plot.inline().unwrap().unwrap();
+        assert!(!inline.contains("xmlns") && !inline.contains("a &amp; b"));
+        // The band reaches higher than the curve
+        assert!(svg.contains(">8<"), "{svg}");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use minijinja::{Environment, Value as Jinja, context};
+use minijinja::context;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::chart::{self, Curve, PALETTE};
 use super::run::{Run, State};
-use crate::error::{Error, Result};
+use super::template::{fill, jinja};
+use crate::error::Result;
 
 /// What a reader of any trainer's run looks at first, in this order; `*` stands for a name
 const MAIN: [&str; 24] = [
@@ -75,42 +76,18 @@ pub fn render(runs: &[Run]) -> Result<String> {
     let figures = |bases: &[&str]| -> Result<Vec<Figure>> {
         bases.iter().filter_map(|base| figure(runs, base).transpose()).collect()
     };
-    let mut environment = Environment::new();
-    let failed = |cause: minijinja::Error| Error::run(format!("cannot write the report: {cause:#}"));
-    // The name's ending makes the library escape what is put in
-    environment.add_template("page.html", include_str!("page.html")).map_err(failed)?;
-    let template = environment.get_template("page.html").map_err(failed)?;
     let titles: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-    template
-        .render(context! {
-            title => titles.join(", "),
-            version => env!("CARGO_PKG_VERSION"),
-            palette => jinja(PALETTE),
-            runs => jinja(runs.iter().enumerate().map(header).collect::<Vec<_>>()),
-            frontiers => jinja(frontiers(runs)?),
-            main => jinja(figures(&main)?),
-            rest => jinja(figures(&rest)?),
-            finals => jinja(finals(runs, &main)),
-        })
-        .map_err(failed)
-}
-
-/// The template library is built without serde
-fn jinja(shown: impl Serialize) -> Jinja {
-    fn convert(value: Value) -> Jinja {
-        match value {
-            Value::Null => Jinja::from(()),
-            Value::Bool(value) => value.into(),
-            Value::Number(value) => match value.as_i64() {
-                Some(whole) => whole.into(),
-                None => value.as_f64().unwrap_or(f64::NAN).into(),
-            },
-            Value::String(text) => text.into(),
-            Value::Array(values) => values.into_iter().map(convert).collect(),
-            Value::Object(fields) => Jinja::from_pairs(fields.into_iter().map(|(key, value)| (key, convert(value)))),
-        }
-    }
-    convert(serde_json::to_value(shown).unwrap_or_default())
+    let shown = context! {
+        title => titles.join(", "),
+        version => env!("CARGO_PKG_VERSION"),
+        palette => jinja(PALETTE),
+        runs => jinja(runs.iter().enumerate().map(header).collect::<Vec<_>>()),
+        frontiers => jinja(frontiers(runs)?),
+        main => jinja(figures(&main)?),
+        rest => jinja(figures(&rest)?),
+        finals => jinja(finals(runs, &main)),
+    };
+    fill(include_str!("page.html"), shown)
 }
 
 fn matches(entry: &str, name: &str) -> bool {

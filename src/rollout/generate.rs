@@ -1,5 +1,6 @@
 //! Batched generation: finished sequences leave the batch, waiting prompts take their place.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -96,6 +97,20 @@ pub fn generate_packed(
     options: &Options,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Output> {
+    stream(model, prompts, options, check, &mut |_, _| Ok(ControlFlow::Continue(())))
+}
+
+/// Takes each token with the index of its completion as it is drawn; a break ends that completion there
+pub type OnToken<'a> = dyn FnMut(usize, u32) -> Result<ControlFlow<()>> + 'a;
+
+/// [`generate_packed`] that hands over each token as it is drawn
+pub fn stream(
+    model: &PackedGpt2,
+    prompts: &[Vec<u32>],
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+    on_token: &mut OnToken<'_>,
+) -> Result<Output> {
     let positions = model.config().n_positions;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if let Some(i) = prompts.iter().position(|prompt| prompt.is_empty() || prompt.len() >= positions) {
@@ -128,7 +143,7 @@ pub fn generate_packed(
             break;
         }
         let begin = Instant::now();
-        run.draw(&mut logits);
+        run.draw(&mut logits, on_token)?;
         let new: Vec<NewTokens> = run
             .active
             .iter()
@@ -204,7 +219,7 @@ impl Run<'_> {
     }
 
     /// Draws a token for every active sequence; finished ones leave
-    fn draw(&mut self, logits: &mut [f32]) {
+    fn draw(&mut self, logits: &mut [f32], on_token: &mut OnToken<'_>) -> Result<()> {
         let options = self.options;
         self.active.par_iter_mut().zip(logits.par_chunks_mut(self.vocab)).for_each(|(active, logits)| {
             let u = uniform(options.seed, active.request as u64, active.completion.ids.len() as u64);
@@ -213,10 +228,18 @@ impl Run<'_> {
             active.completion.ids.push(choice.id);
             active.completion.log_probs.push(choice.log_prob);
         });
+        let mut broken = Vec::new();
+        for active in &self.active {
+            let Some(&id) = active.completion.ids.last() else { continue };
+            if on_token(active.request, id)?.is_break() {
+                broken.push(active.request);
+            }
+        }
         let positions = self.positions;
         let (done, free) = (&mut self.done, &mut self.free);
         self.active.retain_mut(|active| {
-            let stopped = active.completion.ids.last().is_some_and(|id| options.stop.contains(id));
+            let stopped = broken.contains(&active.request)
+                || active.completion.ids.last().is_some_and(|id| options.stop.contains(id));
             let full = active.completion.ids.len() >= options.max_new_tokens || active.tokens.len() >= positions;
             if !stopped && !full {
                 return true;
@@ -226,5 +249,6 @@ impl Run<'_> {
             free.push(active.slot);
             false
         });
+        Ok(())
     }
 }

@@ -5,6 +5,6 @@ mod generate;
 mod rollout;
 mod sampling;
 
-pub use generate::{Completion, Finish, Options, Output, Times, generate, generate_packed};
+pub use generate::{Completion, Finish, OnToken, Options, Output, Times, generate, generate_packed, stream};
 pub use rollout::Rollout;
 pub use sampling::{Choice, Sampling};

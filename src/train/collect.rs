@@ -28,6 +28,8 @@ pub struct Collector {
     max_new_tokens: usize,
     /// None where every replayed row brings its rewards
     rewards: Option<Rewards>,
+    /// Completions judged since somebody asked
+    queries: u64,
 }
 
 /// A row of `replay_completions`
@@ -127,7 +129,16 @@ impl Collector {
             min_p: keys.min_p,
             repetition_penalty: keys.repetition_penalty,
         };
-        Ok(Self { prompts, replay, tokenizer, sampling, stop, max_new_tokens: keys.max_completion_length, rewards })
+        Ok(Self {
+            prompts,
+            replay,
+            tokenizer,
+            sampling,
+            stop,
+            max_new_tokens: keys.max_completion_length,
+            rewards,
+            queries: 0,
+        })
     }
 
     /// Prompts there are
@@ -143,6 +154,11 @@ impl Collector {
     /// Whether completions come from a file
     pub fn replays(&self) -> bool {
         self.replay.is_some()
+    }
+
+    /// Completions judged since the last call: what a comparison at equal reward queries counts
+    pub fn take_queries(&mut self) -> u64 {
+        std::mem::take(&mut self.queries)
     }
 
     /// Token ids of a prompt
@@ -217,6 +233,7 @@ impl Collector {
             None => clock.time(Part::Generate, || self.sample(policy, per_prompt, seed, check, &mut rollout))?,
         }
         let scores = clock.time(Part::Score, || self.score(&rollout, check))?;
+        self.queries += rollout.len() as u64;
         rollout.rewards = scores.total;
         rollout.rewards_by_function = scores.by_function;
         Ok(rollout)

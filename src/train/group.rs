@@ -344,7 +344,7 @@ impl<M: GroupMethod> Objective for GroupTrainer<M> {
         self.next_pass = first + passes.len() as u64;
         self.passes = passes;
         let passes = vec![(0..self.passes.len()).map(|pass| vec![pass]).collect()];
-        Ok(Updates { passes, generated: Some(generated) })
+        Ok(Updates { passes, generated: Some(generated), queries: Some(self.train.take_queries()) })
     }
 
     /// Completions

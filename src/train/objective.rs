@@ -60,6 +60,8 @@ pub struct Updates {
     pub passes: Vec<Vec<Vec<usize>>>,
     /// Tokens that this step made itself; where there are none, those of its passes count as seen
     pub generated: Option<u64>,
+    /// Completions that the rewards judged for this step; None where a trainer asks no rewards
+    pub queries: Option<u64>,
 }
 
 /// What a step may use beside its rows
@@ -96,7 +98,7 @@ pub trait Objective {
     /// Everything before the first pass of a step: online trainers generate here
     fn begin_step(&mut self, rows: &StepRows, context: &mut StepContext<'_>) -> Result<Updates> {
         let _ = context;
-        Ok(Updates { passes: vec![rows.micro_batches.clone()], generated: None })
+        Ok(Updates { passes: vec![rows.micro_batches.clone()], generated: None, queries: None })
     }
 
     /// What these rows count in the mean of the loss: loss tokens, or pairs

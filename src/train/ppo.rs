@@ -318,7 +318,7 @@ impl Objective for Ppo {
             }
         }
         self.rollout = rollout;
-        Ok(Updates { passes: updates, generated: Some(generated) })
+        Ok(Updates { passes: updates, generated: Some(generated), queries: Some(self.train.take_queries()) })
     }
 
     /// Completion tokens in training, prompts in evaluation

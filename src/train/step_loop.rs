@@ -31,6 +31,9 @@ struct State {
     epoch: f64,
     /// Real tokens trained on
     num_tokens: u64,
+    /// Completions that the rewards judged; None where none are asked
+    #[serde(default)]
+    reward_queries: Option<u64>,
     /// Sum of all steps' losses
     loss_sum: f64,
     /// Metrics since the last logged step
@@ -227,6 +230,9 @@ impl StepLoop<'_> {
         state.updates += u64::from(seen.updates);
         state.epoch = rows.epoch_after;
         state.num_tokens += updates.generated.unwrap_or(seen.tokens);
+        if let Some(queries) = updates.queries {
+            *state.reward_queries.get_or_insert(0) += queries;
+        }
         state.loss_sum += loss;
         state.window.add("loss", loss);
         state.window.set("grad_norm", seen.norm);
@@ -235,6 +241,9 @@ impl StepLoop<'_> {
             state.window.add_all(metrics);
         }
         state.window.set("num_tokens", state.num_tokens as f64);
+        if let Some(queries) = state.reward_queries {
+            state.window.set("reward_queries", queries as f64);
+        }
         self.clock.finish_step(seen.tokens, &mut state.window);
         Ok(())
     }
@@ -350,6 +359,9 @@ impl StepLoop<'_> {
             }
         }
         window.set("num_tokens", self.state.num_tokens as f64);
+        if let Some(queries) = self.state.reward_queries {
+            window.set("reward_queries", queries as f64);
+        }
         let seconds = begin.elapsed().as_secs_f64();
         window.set("runtime", seconds);
         window.set("samples_per_second", rows.len() as f64 / seconds);
@@ -426,6 +438,9 @@ impl StepLoop<'_> {
         summary.set("epoch", state.epoch);
         summary.set("train_loss", state.loss_sum / state.step.max(1) as f64);
         summary.set("num_tokens", state.num_tokens as f64);
+        if let Some(queries) = state.reward_queries {
+            summary.set("reward_queries", queries as f64);
+        }
         summary.set("train_runtime", since_process_start());
         summary.extend(self.last_eval.1.iter());
         let text: serde_json::Map<_, _> =

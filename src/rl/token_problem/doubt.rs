@@ -56,9 +56,9 @@ pub fn doubts(problem: &Problem, arm: &Arm, queries: usize, rate: f64, seed: u64
         predictions.iter().map(|one| (one.mean, one.variance.unwrap_or(one.prior_variance))).collect();
 
     let (rest, scaling) = split(&memory, SCALING)?;
-    let noise = fit_marginal_likelihood(&rest, &Grid::default())?;
-    let smaller = noise.estimator().fit(&rest)?;
-    let constant = scale(&scaling, noise.noise, |point| (smaller.value(point), 1.0));
+    let noise = within(&memory);
+    let smaller = fit_marginal_likelihood(&rest, &Grid::default())?.estimator().fit(&rest)?;
+    let constant = scale(&scaling, noise, |point| (smaller.value(point), 1.0));
     let counted = |prediction: &Prediction, x: usize| {
         let seen = memory.position(x as u64).map_or(0.0, |at| memory.particle(at).count);
         (prediction.mean, constant / (1.0 + seen))
@@ -67,7 +67,7 @@ pub fn doubts(problem: &Problem, arm: &Arm, queries: usize, rate: f64, seed: u64
     let of_count = predictions.iter().zip(&asked).map(|(one, x)| counted(one, *x)).collect();
 
     let heads = Heads::new(&rest, seed);
-    let spread = scale(&scaling, noise.noise, |point| heads.forecast(point));
+    let spread = scale(&scaling, noise, |point| heads.forecast(point));
     let places: Vec<Point<'_>> = asked.iter().map(|x| run.place(*x)).collect();
     let of_heads = places.iter().map(|point| heads.forecast(*point)).map(|(mean, v)| (mean, v * spread)).collect();
     let of_layer = LastLayer::new(&heads.0[0], &rest, &scaling)?.forecasts(&places);
@@ -92,6 +92,13 @@ fn split(memory: &PromptMemory, one_in: u64) -> Result<(PromptMemory, Vec<Partic
         }
     }
     Ok((rest, apart))
+}
+
+/// Variance of single soft returns around their prompts' means
+fn within(memory: &PromptMemory) -> f64 {
+    let squares: f64 = memory.iter().map(|particle| particle.m2).sum();
+    let repeats: f64 = memory.iter().map(|particle| particle.count - 1.0).sum();
+    squares / repeats.max(1.0)
 }
 
 /// The factor on variances with which z² is 1 on average; the error of a particle's own mean does not count

@@ -339,7 +339,7 @@ impl Objective for Grl {
         self.update = Update::default();
         let (passes, generated) = (self.passes(fresh), rollout.tokens());
         self.fresh = rollout;
-        Ok(Updates { passes, generated: Some(generated) })
+        Ok(Updates { passes, generated: Some(generated), queries: Some(self.train.take_queries()) })
     }
 
     /// Responses, or pairs where these are compared
