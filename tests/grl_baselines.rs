@@ -1,5 +1,7 @@
 //! The other methods as settings of the same trainer, each equal to what it is said to be where that can be told exactly.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 #[path = "common/training.rs"]
 mod training;
 

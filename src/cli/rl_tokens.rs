@@ -292,49 +292,48 @@ fn page(
     doubt: Option<&Verdict>,
     rows: &[DoubtRow],
 ) -> String {
-    let mut text = format!(
+    let mut lines = vec![format!(
         "Score: (J − J_ref)/(J* − J_ref), J = E r − τ KL, exact. Interquartile mean of {} runs [95 % stratified bootstrap]. \
-         Rates chosen at {} queries on {} other instances.\n",
+         Rates chosen at {} queries on {} other instances.",
         keys.seeds, keys.tuning_queries, keys.tuning_seeds
-    );
+    )];
     for (prompts, _) in KINDS {
-        text += &format!(
+        lines.push(format!(
             "\n### {prompts} prompts\n\n| method | rate | score at {EARLY} | score at {} | area {FIRST} to {} | KL |\n\
-             |---|---|---|---|---|---|\n",
+             |---|---|---|---|---|---|",
             keys.queries, keys.queries
-        );
+        ));
         for cell in cells.iter().filter(|cell| cell.prompts == prompts) {
             let about = ARMS.iter().find(|arm| arm.name == cell.method).map_or("", |arm| arm.about);
             let interval = |Estimate { point, low, high }: Estimate| format!("{point:.3} [{low:.3}, {high:.3}]");
-            text += &format!(
-                "| `{}`: {about} | {} | {} | {} | {} | {:.2} |\n",
+            lines.push(format!(
+                "| `{}`: {about} | {} | {} | {} | {} | {:.2} |",
                 cell.method,
                 cell.learning_rate,
                 interval(cell.early),
                 interval(cell.last),
                 interval(cell.area),
                 cell.kl.point
-            );
+            ));
         }
     }
-    text += "\n### What may be said\n\n";
-    text += &verdicts.markdown();
+    lines.push("\n### What may be said\n".to_owned());
+    lines.push(verdicts.markdown());
     if let Some(Verdict { claim, answer, reasons }) = doubt {
-        text += &format!(
+        lines.push(format!(
             "\n### Uncertainty\n\nForecasts of V^π(x) for prompts that were not trained on, after {} queries; means over {} \
-             runs. Familiar prompts / foreign ones.\n\n- **{claim}: {answer}.**\n",
+             runs. Familiar prompts / foreign ones.\n\n- **{claim}: {answer}.**",
             keys.calibration_queries, keys.calibration_seeds
-        );
-        for reason in reasons {
-            text += &format!("  - {reason}\n");
-        }
-        text += "\n| prompts | doubter | −log-likelihood | CRPS | coverage of 50 / 80 / 95 % | rms z | rank correlation | \
-                 risk-coverage area | foreign told apart |\n|---|---|---|---|---|---|---|---|---|\n";
+        ));
+        lines.extend(reasons.iter().map(|reason| format!("  - {reason}")));
+        let head = "\n| prompts | doubter | −log-likelihood | CRPS | coverage of 50 / 80 / 95 % | rms z | rank correlation | \
+                 risk-coverage area | foreign told apart |\n|---|---|---|---|---|---|---|---|---|";
+        lines.push(head.to_owned());
         for row in rows {
             let both = |of: &dyn Fn(&Calibration) -> String| format!("{} / {}", of(&row.familiar), of(&row.foreign));
             let coverage = |one: &Calibration| one.coverage.map(|share| format!("{:.0}", 100.0 * share)).join(" ");
-            text += &format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {:.2} |\n",
+            lines.push(format!(
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {:.2} |",
                 row.prompts,
                 row.doubter,
                 both(&|one| format!("{:.2}", one.negative_log_likelihood)),
@@ -344,8 +343,8 @@ fn page(
                 both(&|one| format!("{:.2}", one.rank_correlation)),
                 both(&|one| format!("{:.2}", one.risk_coverage)),
                 row.discrimination
-            );
+            ));
         }
     }
-    text
+    lines.join("\n") + "\n"
 }

@@ -135,7 +135,9 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut below = 0;
     for group in order.chunk_by(|a, b| values[*a] == values[*b]) {
         let rank = below as f64 + (group.len() as f64 - 1.0) / 2.0;
-        group.iter().for_each(|i| ranks[*i] = rank);
+        for i in group {
+            ranks[*i] = rank;
+        }
         below += group.len();
     }
     ranks

@@ -268,27 +268,27 @@ fn all_of(claim: &str, differences: &[Vec<&Contrast>], pairs: &[(&str, &str)]) -
 impl Verdicts {
     /// As a section of a page in Markdown
     pub fn markdown(&self) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for Verdict { claim, answer, reasons } in &self.verdicts {
-            text += &format!("- **{claim}: {answer}.**\n");
-            for reason in reasons {
-                text += &format!("  - {reason}\n");
-            }
+            lines.push(format!("- **{claim}: {answer}.**"));
+            lines.extend(reasons.iter().map(|reason| format!("  - {reason}")));
         }
-        for finding in &self.findings {
-            text += &format!("- {finding}\n");
-        }
-        text +=
-            "\n| stratum | difference | seeds | IQM difference [95 %] | p | p (Holm) |\n|---|---|---|---|---|---|\n";
+        lines.extend(self.findings.iter().map(|finding| format!("- {finding}")));
+        let head = [
+            "",
+            "| stratum | difference | seeds | IQM difference [95 %] | p | p (Holm) |",
+            "|---|---|---|---|---|---|",
+        ];
+        lines.extend(head.map(str::to_owned));
         for contrast in &self.contrasts {
             let Estimate { point, low, high } = contrast.difference;
             let adjusted = contrast.adjusted.map_or_else(|| "–".to_owned(), |p| format!("{p:.4}"));
-            text += &format!(
-                "| {} | {} − {} | {} | {point:+.3} [{low:+.3}, {high:+.3}] | {:.4} | {adjusted} |\n",
+            lines.push(format!(
+                "| {} | {} − {} | {} | {point:+.3} [{low:+.3}, {high:+.3}] | {:.4} | {adjusted} |",
                 contrast.stratum, contrast.arm, contrast.against, contrast.seeds, contrast.p_value
-            );
+            ));
         }
-        text
+        lines.join("\n") + "\n"
     }
 }
 

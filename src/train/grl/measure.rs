@@ -40,7 +40,7 @@ impl Grl {
         metrics.set("value/crps", figures.crps);
         metrics.set("value/risk_coverage", figures.risk_coverage);
         for (level, share) in LEVELS.iter().zip(figures.coverage) {
-            metrics.set(&format!("value/coverage_{:.0}", 100.0 * level), share);
+            metrics.set(format!("value/coverage_{:.0}", 100.0 * level), share);
         }
         Ok(metrics)
     }
