@@ -192,12 +192,13 @@ fn ppo_with_a_field_over_one_prompt_is_ppo_without_values() {
     let run = |network: &str| {
         let out = folder.path().join(network);
         let own = ["--value_network", network, "--vf_coef", "0", "--lam", "1", "--dataset_name", text(&file)];
-        train("ppo", &out, &[&COMMON[..], &own, &["--max_steps", "3", "--reward_funcs", "length"]].concat());
+        let reward = ["--max_steps", "3", "--reward_funcs", "regex:^[a-m ]"];
+        train("ppo", &out, &[&COMMON[..], &own, &reward].concat());
         rows(&out).iter().map(|row| number(row, "grad_norm")).collect::<Vec<f64>>()
     };
     let (field, nothing) = (run("field"), run("shared"));
     for (field, nothing) in field.iter().zip(&nothing) {
-        assert!((field - nothing).abs() < 1e-3 * nothing, "{field} and {nothing}");
+        assert!(*field > 0.0 && (field - nothing).abs() < 1e-3 * nothing, "{field} and {nothing}");
     }
 }
 
@@ -228,5 +229,35 @@ fn settings_that_contradict_each_other_are_refused() {
         let outcome = outcome(command(&[&start[..], &COMMON, &LENGTH, flags].concat()));
         assert_eq!(outcome.code, Some(2), "{flags:?}: {outcome:?}");
         assert!(outcome.stderr.contains(reason), "{flags:?}: {}", outcome.stderr);
+    }
+}
+
+/// The comparison that ships, on one task and as short as can be: all arms run, and nothing is claimed
+#[test]
+fn the_comparison_of_all_arms_runs_and_claims_nothing_from_one_seed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let (config, out) = (folder.path().join("short.yaml"), folder.path().join("out"));
+    let whole = fs::read_to_string(root.join("configs/grl/language.yaml")).unwrap();
+    let (before, after) = (whole.find("  reviews:").unwrap(), whole.find("\nruns:").unwrap());
+    let short = format!("{}{}", &whole[..before], &whole[after..])
+        .replace("seeds: 10", "seeds: [3]")
+        .replace("reward_queries: 3200", "reward_queries: 400")
+        .replace("num_generations_eval: 16", "num_generations_eval: 2");
+    fs::write(&config, short.replace("per_device_eval_batch_size: 320", "per_device_eval_batch_size: 40")).unwrap();
+    let mut compare = command(&["compare", "--config", text(&config), "--output_dir", text(&out), "--quiet"]);
+    compare.current_dir(root);
+    let outcome = outcome(compare);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let claims = fs::read_to_string(out.join("claims.md")).unwrap();
+    assert!(outcome.stdout.contains(claims.trim_end()));
+    assert!(!claims.contains(": established"), "{claims}");
+    for pair in ["grl − ppo", "grl − tba", "grl − grl_permuted", "ppo_field − ppo", "grl − grl_no_replay"] {
+        assert!(claims.contains(pair), "{pair} is missing in {claims}");
+    }
+    // As many queries for all
+    for arm in training::listing(&out.join("cells")) {
+        let run = out.join("cells").join(arm).join("walks/seed-3");
+        assert_eq!(number(rows(&run).last().unwrap(), "eval_reward_queries"), 400.0, "{}", run.display());
     }
 }

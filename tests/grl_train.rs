@@ -249,7 +249,7 @@ fn checkpoints_whose_memory_is_damaged_or_anothers_are_refused() {
         let path = checkpoint.join(name);
         let whole = bytes(&path);
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        refused(&[], "truncated");
+        refused(&[], &format!("`{name}` was cut or altered"));
         fs::write(&path, &whole).unwrap();
     }
     refused(&["--memory_capacity", "7"], "`memory_capacity` is 7");
@@ -258,7 +258,7 @@ fn checkpoints_whose_memory_is_damaged_or_anothers_are_refused() {
     grl(&other, &[&LENGTH[..], &moved].concat());
     let (memory, foreign) = (checkpoint.join("memory.safetensors"), other.join("checkpoint-3/memory.safetensors"));
     fs::write(&memory, bytes(&foreign)).unwrap();
-    refused(&[], "memory.safetensors");
+    refused(&[], "`memory.safetensors` was cut or altered");
 }
 
 /// JSON knows no infinity, but a number can be too large for what is computed from it
