@@ -29,8 +29,9 @@ fn chat(flags: &[&str], input: &str) -> Outcome {
 }
 
 /// One completion of a prompt by `generate`
-fn completion(prompt: &str, flags: &[&str]) -> String {
-    let words = [&["generate", "--model", "model", "--prompt", prompt, "--json"], &SHORT[..], flags].concat();
+fn completion(prompt: &str, seed: &str) -> String {
+    let words =
+        ["generate", "--model", "model", "--prompt", prompt, "--json", "--max_new_tokens", "12", "--seed", seed];
     let found = outcome(command(&words));
     assert_eq!(found.code, Some(0), "{}", found.stderr);
     let line: Value = serde_json::from_str(&found.stdout).unwrap();
@@ -39,7 +40,7 @@ fn completion(prompt: &str, flags: &[&str]) -> String {
 
 #[test]
 fn an_answer_is_the_completion_of_the_rendered_conversation() {
-    let first = completion("<user>where is the wren?<|endoftext|>\n<assistant>", &[]);
+    let first = completion("<user>where is the wren?<|endoftext|>\n<assistant>", "3");
     let found = chat(&[], "where is the wren?\n");
     assert_eq!((found.code, found.stdout.trim_end()), (Some(0), first.trim()), "{}", found.stderr);
 
@@ -49,7 +50,7 @@ fn an_answer_is_the_completion_of_the_rendered_conversation() {
          <assistant>",
         chat(&["--system", "Be brief."], "where is the wren?\n").stdout.trim()
     );
-    let expected = completion(&second, &["--seed", "4"]);
+    let expected = completion(&second, "4");
     let found = chat(&["--system", "Be brief."], "where is the wren?\nwhy?\n");
     assert!(found.stdout.trim_end().ends_with(expected.trim()), "{:?} does not end with {expected:?}", found.stdout);
 }
@@ -71,10 +72,10 @@ fn commands_change_the_conversation() {
 
 #[test]
 fn formats_without_a_template_are_plain_text() {
-    let dialogue = completion("\n\nHuman: hello\n\nAssistant:", &[]);
+    let dialogue = completion("\n\nHuman: hello\n\nAssistant:", "3");
     let found = chat(&["--format", "dialogue"], "hello\n").stdout;
     assert_eq!(found.trim_end(), dialogue.split("\n\nHuman:").next().unwrap().trim());
-    let first = completion("Question:", &[]);
+    let first = completion("Question:", "3");
     let found = chat(&["--format", "continue"], "Question:\n").stdout;
     assert_eq!(found, format!("{first}\n"));
 }
@@ -106,7 +107,7 @@ fn two_models_stand_side_by_side() {
     let words = ["generate", "--model", "model", "--model_b", text(&other), "--prompt", "The heron"];
     let found = outcome(command(&[&words[..], &SHORT[..]].concat()));
     assert_eq!(found.code, Some(0), "{}", found.stderr);
-    let expected = completion("The heron", &[]).replace('\n', "\n  |");
+    let expected = completion("The heron", "3").replace('\n', "\n  |");
     assert_eq!(found.stdout, format!("The heron\nA |{expected}\nB |{expected}\n"));
     let found = outcome(command(&[&words[..], &SHORT[..], &["--json", "--num_return_sequences", "2"]].concat()));
     let lines: Vec<Value> = found.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

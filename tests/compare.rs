@@ -138,7 +138,8 @@ fn a_classical_comparison_from_start_to_page() {
     assert!(other.stderr.contains("ppo/seed-0` is a run with another `n_epochs`"), "{}", other.stderr);
 
     // The same from the run folders alone
-    let words = ["compare", "--runs", text(&out), "--output_dir", text(&folder.path().join("again"))];
+    let other = folder.path().join("again");
+    let words = ["compare", "--runs", text(&out), "--output_dir", text(&other)];
     let again = outcome(command(&words));
     ok(&again);
     let again = json(&folder.path().join("again/compare.json"));
@@ -249,4 +250,27 @@ runs: {grpo: {}}
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let manifest = json(&run.join("manifest.json"));
     assert_eq!(manifest["starts"][1]["resumed_from_step"].as_u64().unwrap() as usize, done);
+}
+
+#[test]
+fn the_shipped_comparisons_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, changes) in [
+        ("walks", [("seeds: 10 ", "seeds: 1 "), ("reward_queries: 9600", "reward_queries: 640")]),
+        ("cartpole", [("seeds: [0, 1, 2, 3, 4]", "seeds: [3]"), ("timesteps: 50000", "timesteps: 768")]),
+    ] {
+        let mut config = fs::read_to_string(root.join(format!("configs/compare/{name}.yaml"))).unwrap();
+        for (from, to) in changes {
+            assert!(config.contains(from), "{name}: {from}");
+            config = config.replace(from, to);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compare.yaml");
+        fs::write(&path, config).unwrap();
+        let out = folder.path().join("out");
+        let mut command = command(&["compare", "--config", text(&path), "--output_dir", text(&out)]);
+        command.current_dir(root);
+        ok(&outcome(command));
+        assert!(out.join("compare.html").is_file(), "{name}");
+    }
 }

@@ -130,6 +130,31 @@ fn formats_become_each_other() {
 }
 
 #[test]
+fn trl_s_own_conversions_are_repeated() {
+    let golden = training::json(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data/convert.json"));
+    for case in golden["cases"].as_array().unwrap() {
+        let long = case["from"] == "pairs";
+        let from: Vec<Value> = if long {
+            let pair = |i| json!({"prompt": format!("p{i}"), "chosen": format!(" c{i}"), "rejected": format!(" r{i}"), "id": i});
+            (0..1003).map(pair).collect()
+        } else {
+            case["from"].as_array().unwrap().clone()
+        };
+        let (folder, path) = file(&from);
+        let to = folder.path().join("out.jsonl");
+        let flags = case["flags"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap());
+        ok(&["--from", text(&path), "--to", text(&to)].into_iter().chain(flags).collect::<Vec<_>>());
+        let found: Vec<Value> = fields(&to).into_iter().map(Value::Object).collect();
+        let found = if long { found.iter().map(|row| json!([row["id"], row["label"]])).collect() } else { found };
+        let expected = case["to"].as_array().unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert_eq!(found, expected, "{}", case["flags"]);
+        }
+    }
+}
+
+#[test]
 fn chatml_names_are_those_of_trl() {
     let rows =
         [json!({"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}], "id": 1})];

@@ -6,6 +6,7 @@ mod html;
 use std::fs;
 use std::path::Path;
 
+use collimate::report::run::name_apart;
 use collimate::report::statistics::{
     Bootstrap, Estimate, Scores, iqm, mean, median, optimality_gap, performance_profile, probability_of_improvement,
 };
@@ -111,6 +112,15 @@ fn a_page_carries_all_it_shows() {
     assert!(page.contains("data") && !page.contains("<base>"), "texts of a run are escaped");
     assert!(page.contains("<td>0.125</td>"));
     assert_eq!(page, render(&runs).expect("a page"), "the same runs give the same page");
+}
+
+#[test]
+fn runs_of_one_name_are_told_apart() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let read = |name: &str| run_folder(&parent.path().join(name), "seed-0", "kl", &Value::Null);
+    let mut runs = [read("ppo"), read("grpo"), run_folder(parent.path(), "alone", "kl", &Value::Null)];
+    name_apart(&mut runs);
+    assert_eq!(runs.map(|run| run.name), ["ppo/seed-0", "grpo/seed-0", "alone"]);
 }
 
 #[test]

@@ -31,6 +31,7 @@ function inspect(leastContrast) {
     if (svg.checkVisibility() && (width < 100 || height < 50)) faults.push(`a figure of ${width} × ${height} px`);
     for (const text of svg.querySelectorAll("text")) {
       const box = text.getBBox();
+      if (box.width === 0) faults.push(`«${text.textContent}» is not drawn: there is no font`);
       const [, , w, h] = svg.getAttribute("viewBox").split(" ").map(Number);
       if (box.x < -1 || box.y < -1 || box.x + box.width > w + 1 || box.y + box.height > h + 1) {
         if (!text.getAttribute("transform")) faults.push(`«${text.textContent}» is cut off in «${svg.getAttribute("aria-label")}»`);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::output::Output;
 use crate::Result;
 use crate::files::write_bytes;
+use crate::report::run::name_apart;
 use crate::report::{Run, render};
 
 /// One HTML page for one or more finished or running run folders
@@ -24,7 +25,8 @@ pub struct Args {
 
 /// Runs the command
 pub fn run(args: Args) -> Result<()> {
-    let runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>>>()?;
+    let mut runs = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>>>()?;
+    name_apart(&mut runs);
     let path = args.output.unwrap_or_else(|| match args.runs.as_slice() {
         [folder] => folder.join("report.html"),
         _ => PathBuf::from("report.html"),

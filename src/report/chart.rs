@@ -17,12 +17,12 @@ pub const PALETTE: [(&str, &str); 8] = [
     ("#B3262E", "#FF8086"),
 ];
 
-const SIZE: (u32, u32) = (480, 280);
-pub(super) const FONT: (&str, i32) = ("sans-serif", 13);
+const SIZE: (u32, u32) = (480, 290);
+pub(super) const FONT: (&str, i32) = ("sans-serif", 15);
 /// Width of a letter of that font, about
-pub(super) const LETTER: u32 = 7;
+pub(super) const LETTER: u32 = 8;
 /// Height of a line of a legend
-const LINE: u32 = 20;
+const LINE: u32 = 22;
 /// Points drawn of a curve: a screen has no more columns
 const POINTS: usize = 480;
 /// How much a band lets through
@@ -103,8 +103,8 @@ impl Plot<'_> {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .margin_right(16)
-            .x_label_area_size(40)
-            .y_label_area_size(64)
+            .x_label_area_size(44)
+            .y_label_area_size(70)
             .build_cartesian_2d(x.0..x.1, y.0..y.1)
             .map_err(text)?;
         let mesh = |value: &f64| number(*value);

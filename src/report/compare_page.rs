@@ -224,7 +224,7 @@ pub fn render(found: &Comparison, title: &str) -> Result<String> {
     let facts = [
         ("metric", found.metric.clone()),
         ("compared from", format!("{} to {} {}", number(found.span.0), number(found.span.1), found.x_label)),
-        ("runs of an algorithm", format!("{} or more{}", found.fewest_runs, of_tasks(found))),
+        ("runs of an algorithm", runs_of(found)),
         (
             "intervals",
             format!(
@@ -253,8 +253,11 @@ pub fn render(found: &Comparison, title: &str) -> Result<String> {
     fill(include_str!("compare.html"), shown)
 }
 
-fn of_tasks(found: &Comparison) -> String {
-    if found.tasks.len() > 1 { format!(" in each of {} tasks", found.tasks.len()) } else { String::new() }
+fn runs_of(found: &Comparison) -> String {
+    let even = found.algorithms.iter().all(|outcome| outcome.runs == found.fewest_runs * found.tasks.len());
+    let at_least = if even { "" } else { "at least " };
+    let tasks = if found.tasks.len() > 1 { format!(" in each of {} tasks", found.tasks.len()) } else { String::new() };
+    format!("{at_least}{}{tasks}", found.fewest_runs)
 }
 
 /// One row an algorithm

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 const WIDTH: u32 = 480;
 const ROW: u32 = 28;
 /// Axis and its name, and the margin on top
-const FRAME: u32 = 56;
+const FRAME: u32 = 60;
 /// Names longer than this are cut in the drawing
-const LONGEST_NAME: usize = 34;
+const LONGEST_NAME: usize = 28;
 
 /// One line of the drawing
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub fn draw(rows: &[Interval], x_label: &str, level: Option<f64>, in_page: bool)
             .margin_top(8)
             .margin_left(16 + LETTER * longest as u32)
             .margin_right(24)
-            .x_label_area_size(40)
+            .x_label_area_size(44)
             .build_cartesian_2d(x.0..x.1, 0.0..rows.len() as f64)
             .map_err(text)?;
         chart

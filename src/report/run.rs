@@ -113,6 +113,20 @@ impl Run {
     }
 }
 
+/// Gives runs of one name as much of their folders as it takes to tell them apart
+pub fn name_apart(runs: &mut [Run]) {
+    let names = |runs: &[Run]| runs.iter().map(|run| run.name.clone()).collect::<Vec<_>>();
+    // A folder given twice stays as it is
+    for depth in 2..8 {
+        let known = names(runs);
+        for run in runs.iter_mut().filter(|run| known.iter().filter(|name| **name == run.name).count() > 1) {
+            let path = run.folder.canonicalize().unwrap_or_else(|_| run.folder.clone());
+            let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            run.name = parts[parts.len().saturating_sub(depth)..].join("/");
+        }
+    }
+}
+
 fn name_of(folder: &Path) -> String {
     let own = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     own.unwrap_or_else(|| folder.display().to_string())
