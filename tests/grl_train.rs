@@ -38,12 +38,16 @@ const COMMON: [&str; 18] = [
 const LENGTH: [&str; 2] = ["--reward_funcs", "length"];
 
 /// A mode, estimator and kernel each, small enough that particles and responses have to leave
-const RUNS: [&[&str]; 5] = [
+const RUNS: [&[&str]; 9] = [
     &["--kernel_fit_steps", "2", "--memory_capacity", "6", "--replay_max_age", "2"],
     &["--mode", "clip", "--kl_target", "0.1", "--kl_horizon", "20", "--estimator", "nadaraya_watson"],
     &["--mode", "pair", "--replay_capacity", "20", "--num_generations", "4"],
     &["--mode", "awr", "--kernel", "delta", "--kappa", "2", "--gradient_accumulation_steps", "2"],
     &["--prompt_acquisition", "deviation", "--kernel", "rbf", "--leave_one_out", "true", "--huber", "1"],
+    &["--estimator", "group", "--num_generations", "4", "--replay_capacity", "24"],
+    &["--estimator", "network", "--value_network", "shared", "--vf_coef", "0.5"],
+    &["--estimator", "network", "--feature_permutation", "true"],
+    &["--reward_pessimism", "true", "--kernel_fit_steps", "2", "--memory_capacity", "12"],
 ];
 
 #[test]
@@ -208,4 +212,66 @@ fn requests_that_make_no_sense_are_refused() {
         assert_eq!(outcome.code, Some(2), "{flags:?}: {outcome:?}");
         assert!(outcome.stderr.contains(reason), "{flags:?}: {}", outcome.stderr);
     }
+}
+
+/// Limit 13: a policy that does not move stays the reference, to the bit
+#[test]
+fn without_a_learning_rate_the_policy_is_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (texts, out) = (folder.path().join("texts.jsonl"), folder.path().join("out"));
+    fs::write(&texts, json!({ "text": "Question: where is the wren?" }).to_string()).unwrap();
+    grl(&out, &[&LENGTH[..], &["--learning_rate", "0", "--max_steps", "3"]].concat());
+    let log_probs = |model: &str| {
+        let words = ["logprobs", "--model", model, "--texts", text(&texts)];
+        let outcome = outcome(command(&words));
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome.stdout
+    };
+    assert_eq!(log_probs(text(&out)), log_probs("model"));
+    for row in rows(&out) {
+        assert!(number(&row, "kl").abs() < 1e-4);
+    }
+}
+
+#[test]
+fn checkpoints_whose_memory_is_damaged_or_anothers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, other, again) = (folder.path().join("run"), folder.path().join("other"), folder.path().join("again"));
+    grl(&run, &[&LENGTH[..], &["--max_steps", "3"]].concat());
+    let checkpoint = run.join("checkpoint-3");
+    let refused = |flags: &[&str], reason: &str| {
+        let resume = ["grl", "--output_dir", text(&again), "--resume_from_checkpoint", text(&checkpoint)];
+        let outcome = outcome(command(&[&resume[..], &COMMON, &LENGTH, flags].concat()));
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(reason), "{outcome:?}, expected {reason:?}");
+    };
+    for name in ["memory.safetensors", "replay.safetensors", "feature_map.safetensors"] {
+        let path = checkpoint.join(name);
+        let whole = bytes(&path);
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        refused(&[], &format!("`{name}` was cut or altered"));
+        fs::write(&path, &whole).unwrap();
+    }
+    refused(&["--memory_capacity", "7"], "`memory_capacity` is 7");
+    // The memory of a run that began with other weights
+    let moved = ["--model_name_or_path", text(&run), "--max_steps", "3"];
+    grl(&other, &[&LENGTH[..], &moved].concat());
+    let (memory, foreign) = (checkpoint.join("memory.safetensors"), other.join("checkpoint-3/memory.safetensors"));
+    fs::write(&memory, bytes(&foreign)).unwrap();
+    refused(&[], "`memory.safetensors` was cut or altered");
+}
+
+/// JSON knows no infinity, but a number can be too large for what is computed from it
+#[test]
+fn rewards_that_no_number_can_hold_the_square_of_end_the_run_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("huge.jsonl");
+    let row = json!({ "prompt": "What is it?", "completions": ["a", "b"], "rewards": [1e200, -1e200] });
+    fs::write(&file, format!("{row}\n").repeat(4)).unwrap();
+    let out = folder.path().join("out");
+    let words = ["grl", "--output_dir", text(&out), "--replay_completions", text(&file)];
+    let outcome = outcome(command(&[&words[..], &COMMON].concat()));
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("finite") || outcome.stderr.contains("inf"), "{outcome:?}");
+    assert!(!out.join("summary.json").exists());
 }

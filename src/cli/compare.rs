@@ -13,7 +13,8 @@ use crate::config::nearest;
 use crate::files::write_bytes;
 use crate::report::comparison::{self, Algorithm, Comparison, Question};
 use crate::report::curve::LearningCurve;
-use crate::report::{Run, compare_page};
+use crate::report::verdict::Verdicts;
+use crate::report::{Run, claims, compare_page};
 use crate::run::names;
 use crate::{Error, Result};
 
@@ -155,10 +156,16 @@ fn write(folder: &Path, algorithms: Vec<Algorithm>, question: &Question) -> Resu
         write_bytes(&folder.join(FIGURES).join(format!("{}.svg", figure.name)), figure.file.as_bytes())?;
     }
     write_bytes(&page, compare_page::render(&found, &title)?.as_bytes())?;
-    print(&found, &page)
+    let judged = claims::of(&found)?;
+    if let Some(judged) = &judged {
+        let json = serde_json::to_string_pretty(judged).map_err(|cause| Error::run(cause.to_string()))?;
+        write_bytes(&folder.join("claims.json"), format!("{json}\n").as_bytes())?;
+        write_bytes(&folder.join("claims.md"), judged.markdown().as_bytes())?;
+    }
+    print(&found, &page, judged.as_ref())
 }
 
-fn print(found: &Comparison, page: &Path) -> Result<()> {
+fn print(found: &Comparison, page: &Path, judged: Option<&Verdicts>) -> Result<()> {
     for warning in compare_page::warnings(found) {
         tracing::warn!("{warning}");
     }
@@ -177,6 +184,10 @@ fn print(found: &Comparison, page: &Path) -> Result<()> {
             row
         }));
         lines(&mut output, &rows)?;
+    }
+    if let Some(judged) = judged {
+        output.line("")?;
+        output.line(judged.markdown().trim_end())?;
     }
     output.line("")?;
     output.line(&page.display().to_string())?;

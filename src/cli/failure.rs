@@ -75,12 +75,10 @@ fn unknown_flag(error: &clap::Error, args: &[OsString]) -> Error {
     let Some(name) = flag.strip_prefix("--") else {
         return Error::usage(format!("unexpected argument `{flag}`"));
     };
-    let is_classical = ["rl", "train"].iter().all(|word| args.iter().any(|arg| arg == word));
-    let spec = if is_classical {
-        Some(&super::rl::TRAIN)
-    } else {
-        crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name))
-    };
+    let said = |words: &str| words.split(' ').all(|word| args.iter().any(|arg| arg == word));
+    let of_rl = [&super::rl::TRAIN, &super::rl::TOKENS].into_iter().find(|spec| said(spec.name));
+    let spec =
+        of_rl.or_else(|| crate::train::registry::RECIPES.iter().find(|spec| args.iter().any(|arg| arg == spec.name)));
     if let Some(spec) = spec {
         let name = name.split('=').next().unwrap_or(name).replace('-', "_");
         return spec.unknown(&name);

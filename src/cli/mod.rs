@@ -23,6 +23,7 @@ mod flags;
 pub mod generate;
 pub mod inspect;
 mod judge;
+pub mod keyed;
 mod lines;
 mod logging;
 pub mod logprobs;

@@ -1,7 +1,7 @@
 //! The keys of GRL.
 
 use super::keys::Range;
-use super::{config_choice, config_keys};
+use super::{ValueNetwork, config_choice, config_keys};
 use crate::{Error, Result};
 
 config_choice! {
@@ -27,6 +27,10 @@ config_choice! {
         NadarayaWatson = "nadaraya_watson" | "nw",
         /// Unnormalised sum, the field of the original paper; it grows with every visit
         Sum = "sum",
+        /// No field: the mean soft return of the response's own group, as trajectory balance (TBA, VarGrad) has it
+        Group = "group" | "tba",
+        /// No field: a value network that is learnt with the policy, as DRO has it
+        Network = "network" | "dro",
     }
 }
 
@@ -92,21 +96,36 @@ config_keys! {
             leave_one_out: Option<bool> = None;
             /// Steps between two fits of the kernel by marginal likelihood
             kernel_fit_steps: usize = 8, Range::at_least(1.0);
+            /// Deal the features out among the prompts, as a control: what is gained then is not due to their geometry
+            feature_permutation: bool = false;
             /// Directions of the reference model's states that make the features of a prompt
             feature_dim: usize = 16, Range::at_least(1.0);
             /// Prompts that the features are fitted to
             feature_prompts: usize = 2048, Range::at_least(1.0);
             /// κ of the values: 0 for the mean, up to 1/tau for the soft maximum
             kappa: f64 = 0.0, Range::at_least(0.0);
+            /// Take σ²/2τ off each reward, σ that of a process over the responses that were scored before
+            reward_pessimism: bool = false;
             /// Which prompts a step takes
             prompt_acquisition: PromptAcquisition = PromptAcquisition::None;
             /// Prompts of the pool, in batches
             acquisition_pool: usize = 4, Range::at_least(1.0);
         }
+        "Value network" {
+            /// What estimates values where `estimator` is `network`
+            value_network: ValueNetwork = ValueNetwork::Separate;
+            /// Weight of its loss
+            vf_coef: f64 = 0.1, Range::at_least(0.0);
+        }
     }
 }
 
 impl GrlKeys {
+    /// Whether an update takes whole groups of responses to one prompt
+    pub fn needs_groups(&self) -> bool {
+        self.mode == GrlMode::Pair || self.estimator == ValueEstimator::Group
+    }
+
     fn check(&self) -> Result<()> {
         if self.kappa > 1.0 / self.tau {
             return Err(Error::usage(format!("`kappa` must be at most 1/tau, {}, got {}", 1.0 / self.tau, self.kappa)));
@@ -118,6 +137,13 @@ impl GrlKeys {
                 self.estimator
             ))
             .hint("set `estimator: gaussian_process`"));
+        }
+        if self.feature_permutation && self.kernel == MemoryKernel::Delta {
+            return Err(Error::usage("`feature_permutation` does nothing with `kernel: delta`").hint("leave it out"));
+        }
+        if self.value_network == ValueNetwork::Field {
+            return Err(Error::usage("`value_network: field` is for `ppo`")
+                .hint("set `estimator: gaussian_process`, which is a field"));
         }
         if self.huber.is_some() && self.mode != GrlMode::Pcl {
             return Err(Error::usage(format!("`huber` does nothing in mode `{}`", self.mode)).hint("leave it out"));

@@ -42,6 +42,7 @@ mod reward;
 mod rl;
 mod sft;
 mod steps;
+mod token_problem;
 mod train;
 pub mod trl;
 mod value;
@@ -69,6 +70,7 @@ pub use rl::{
 };
 pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};
+pub use token_problem::TokenProblemKeys;
 pub use train::{LrScheduler, SamplingStrategy, Strategy, Tracker, TrainKeys, TruncationMode};
 pub use value::Value;
 pub use values::{Entry, Place, Values};

@@ -31,6 +31,8 @@ config_choice! {
         Separate = "separate",
         /// A head on the policy's hidden states
         Shared = "shared",
+        /// No network: the particle memory of GRL, over prompts alone
+        Field = "field",
     }
 }
 

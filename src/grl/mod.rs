@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`kernel`], [`fit`] | likeness by identity, distance or both; its hyperparameters by marginal likelihood |
 //! | [`memory`], [`replay`], [`arrays`] | prompt and token particles; scored responses; how they are kept |
-//! | [`value`], [`uncertainty`], [`concepts`], [`preference`] | V(x), what is done with not knowing it, its parts; the same from preferences |
+//! | [`value`], [`uncertainty`], [`calibration`], [`concepts`], [`preference`] | V(x), what is done with not knowing it and whether that is right, its parts; the same from preferences |
 //! | [`field`], [`target`], [`rf_sarsa`] | fields over states and actions, their update rules and targets |
 //! | [`features`] | hidden states to features |
 //! | [`loss`], [`importance`] | losses with their gradients; what data of another policy are worth |
@@ -18,6 +18,7 @@
 //! fixed order, in one thread.
 
 pub mod arrays;
+pub mod calibration;
 pub mod concepts;
 pub mod eigen;
 pub mod features;

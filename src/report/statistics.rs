@@ -151,7 +151,11 @@ impl Bootstrap {
         Ok(estimates[0])
     }
 
-    fn intervals(&self, points: Vec<f64>, mut draw: impl FnMut(&mut Xoshiro256PlusPlus) -> Vec<f64>) -> Vec<Estimate> {
+    pub(super) fn intervals(
+        &self,
+        points: Vec<f64>,
+        mut draw: impl FnMut(&mut Xoshiro256PlusPlus) -> Vec<f64>,
+    ) -> Vec<Estimate> {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(self.seed);
         let mut drawn: Vec<Vec<f64>> = vec![Vec::with_capacity(self.resamples); points.len()];
         for _ in 0..self.resamples {

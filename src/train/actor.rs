@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::collate::Batch;
 use super::session::Session;
-use crate::config::{OnlineKeys, PpoKeys, ValueNetwork};
+use crate::config::{OnlineKeys, ValueNetwork};
 use crate::model::Trainable;
 use crate::model::gpt2::Gpt2;
 use crate::model::reward::RewardModel;
@@ -23,6 +23,8 @@ pub enum Critic {
     Separate(Box<RewardModel>),
     /// (1, C), on the policy's hidden states
     Shared(Var),
+    /// No network: every value is 0
+    None,
 }
 
 /// Policy and value network as one set of variables
@@ -40,23 +42,32 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// With the policy that the session names and the critic that the keys ask for
-    pub fn open(session: &Session, online: &OnlineKeys, keys: &PpoKeys) -> Result<Self> {
+    /// With the policy that the session names and this critic, which starts from `value_model` where one is named
+    pub fn open(
+        session: &Session,
+        online: &OnlineKeys,
+        network: Option<ValueNetwork>,
+        value_model: Option<&String>,
+    ) -> Result<Self> {
         let policy = session.load_model()?;
-        let critic = match keys.value_network {
-            ValueNetwork::Shared => Critic::Shared(Var::zeros((1, policy.config().n_embd), DType::F32, &Device::Cpu)?),
-            ValueNetwork::Separate => Critic::Separate(Box::new(value_model(session, online, keys)?)),
+        let critic = match network {
+            Some(ValueNetwork::Shared) => {
+                Critic::Shared(Var::zeros((1, policy.config().n_embd), DType::F32, &Device::Cpu)?)
+            }
+            Some(ValueNetwork::Separate) => Critic::Separate(Box::new(value_network(session, online, value_model)?)),
+            Some(ValueNetwork::Field) | None => Critic::None,
         };
         let (own, sums) = match &critic {
             Critic::Separate(model) => (model.vars().to_vec(), model.gradients().clone()),
             Critic::Shared(head) => (vec![("head.weight".to_owned(), head.clone())], Arc::new(GradientSums::new(1))),
+            Critic::None => (Vec::new(), Arc::default()),
         };
         let own = own.into_iter().map(|(name, var)| (format!("value.{name}"), var));
         let vars = policy.vars().iter().cloned().chain(own).collect();
         let sums = Arc::new(GradientSums::joined(&[&**policy.gradients(), &*sums]));
         let critic_view = match &critic {
             Critic::Separate(model) => Some(model.detached()?),
-            Critic::Shared(_) => None,
+            Critic::Shared(_) | Critic::None => None,
         };
         Ok(Self { view: policy.detached()?, critic_view, policy, critic, vars, sums })
     }
@@ -77,6 +88,7 @@ impl Actor {
                 let head = if view { head.as_tensor().detach() } else { head.as_tensor().clone() };
                 Ok(policy_hidden.index_select(&rows, 0)?.broadcast_mul(&head)?.sum(1)?)
             }
+            (Critic::None, _) => Ok(Tensor::zeros(batch.rows.len(), DType::F32, policy_hidden.device())?),
         }
     }
 
@@ -90,6 +102,7 @@ impl Actor {
                 Ok(Vec::new())
             }
             Critic::Shared(head) => Ok(head.as_tensor().flatten_all()?.to_vec1()?),
+            Critic::None => Ok(Vec::new()),
         }
     }
 
@@ -98,6 +111,7 @@ impl Actor {
         match &self.critic {
             Critic::Separate(model) => model.restore(&folder.join(VALUE_FOLDER)),
             Critic::Shared(head) => Ok(head.set(&Tensor::from_vec(head_numbers, head.dims(), &Device::Cpu)?)?),
+            Critic::None => Ok(()),
         }
     }
 }
@@ -122,8 +136,8 @@ impl Trainable for Actor {
 }
 
 /// The network that values start from
-fn value_model(session: &Session, online: &OnlineKeys, keys: &PpoKeys) -> Result<RewardModel> {
-    let named = keys.value_model_name_or_path.as_ref().or(online.reward_model_name_or_path.as_ref());
+fn value_network(session: &Session, online: &OnlineKeys, named: Option<&String>) -> Result<RewardModel> {
+    let named = named.or(online.reward_model_name_or_path.as_ref());
     let seed = session.keys.seed;
     let model = match named {
         Some(name) => RewardModel::load_or_init(&session.hub().model(name, None)?, seed)?,

@@ -47,6 +47,24 @@ pub fn reward_metrics(rollout: &Rollout, names: &[String], metrics: &mut Metrics
     set("reward_std".to_owned(), std);
 }
 
+/// What all online trainers are compared by: `sequence_kl`, Σ log π/π_ref of a completion, and `objective`, the reward less
+/// `tau` times that, means over the completions that could be judged. Nothing where a log-probability is not known
+pub fn objective_metrics(rollout: &Rollout, tau: f64, metrics: &mut Metrics) {
+    let policy = if rollout.old_log_probs.is_empty() { &rollout.sampled_log_probs } else { &rollout.old_log_probs };
+    let (mut objective, mut total, mut judged) = (0.0, 0.0, 0.0);
+    for ((policy, reference), reward) in policy.iter().zip(&rollout.ref_log_probs).zip(&rollout.rewards) {
+        let Some(reward) = reward else { continue };
+        let kl: f64 = policy.iter().zip(reference).map(|(p, q)| f64::from(*p) - f64::from(*q)).sum();
+        objective += reward - tau * kl;
+        total += kl;
+        judged += 1.0;
+    }
+    if judged > 0.0 {
+        metrics.set("sequence_kl", total / judged);
+        metrics.set("objective", objective / judged);
+    }
+}
+
 /// How far the sampler's log-probabilities lie from the trainer's
 pub fn sampling_metrics(sampled: &[f32], trained: &[f32], metrics: &mut Metrics) {
     let difference = |(a, b): (&f32, &f32)| f64::from((a - b).abs());

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, kl_metric, length_metrics, log_probs, reward_metrics, sampling_metrics};
+use super::completions::{
+    completions_table, kl_metric, length_metrics, log_probs, objective_metrics, reward_metrics, sampling_metrics,
+};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::reference_model::ReferenceModel;
@@ -27,8 +29,8 @@ use crate::{Error, Result};
 
 /// What tells one group method from another: pure arithmetic on a rollout
 pub trait GroupMethod {
-    /// Whether log-probabilities under the frozen start are needed
-    fn needs_reference(&self) -> bool;
+    /// Weight of the KL to the frozen start, whose log-probabilities are needed where it is not 0
+    fn beta(&self) -> f64;
 
     /// Whether log-probabilities before the first update are needed although the policy has not moved
     fn needs_old(&self) -> bool;
@@ -81,7 +83,7 @@ pub fn run<M: GroupMethod>(
     method: M,
     context: &Context,
 ) -> Result<()> {
-    if sync.is_some() && !method.needs_reference() {
+    if sync.is_some() && method.beta() == 0.0 {
         return Err(Error::usage("`sync_ref_model` needs a reference model, and with a `beta` of 0 there is none")
             .hint("set `beta` above 0, or leave out `sync_ref_model`"));
     }
@@ -171,7 +173,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
         let model = session.load_model()?;
         Ok(Self {
             order: Sampler::new(strategy, &train.lengths(), session.keys.seed, 1),
-            reference: method.needs_reference().then(|| ReferenceModel::new(&model, sync)).transpose()?,
+            reference: (method.beta() != 0.0).then(|| ReferenceModel::new(&model, sync)).transpose()?,
             view: model.detached()?,
             model,
             method,
@@ -423,6 +425,7 @@ impl<M: GroupMethod> GroupTrainer<M> {
             let whole = 0..rollout.len();
             let mut outcome = self.pass_loss(Split::Eval, &rollout, whole, false, &totals, None)?;
             outcome.metrics.extend(std::mem::take(&mut self.metrics).iter());
+            objective_metrics(&rollout, self.method.beta(), &mut outcome.metrics);
             Ok(outcome)
         })();
         self.eval = Some(eval);

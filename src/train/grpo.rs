@@ -108,8 +108,8 @@ fn loss(keys: &GrpoKeys) -> GroupLoss {
 }
 
 impl GroupMethod for Grpo {
-    fn needs_reference(&self) -> bool {
-        self.loss.beta != 0.0
+    fn beta(&self) -> f64 {
+        self.loss.beta
     }
 
     fn needs_old(&self) -> bool {

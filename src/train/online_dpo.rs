@@ -50,8 +50,8 @@ struct OnlineDpo {
 }
 
 impl GroupMethod for OnlineDpo {
-    fn needs_reference(&self) -> bool {
-        true
+    fn beta(&self) -> f64 {
+        self.keys.beta
     }
 
     fn needs_old(&self) -> bool {

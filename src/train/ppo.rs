@@ -16,7 +16,8 @@ use serde_json::Value;
 use super::actor::Actor;
 use super::collate::Batch;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, length_metrics, log_probs, reward_metrics};
+use super::completions::{completions_table, length_metrics, log_probs, objective_metrics, reward_metrics};
+use super::grl::PromptBaseline;
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
@@ -27,7 +28,8 @@ use crate::algo::policy::{Clip, Surrogate, clipped_surrogate};
 use crate::algo::shaping::{RewardStats, clip_scores, penalize_unfinished, token_rewards};
 use crate::algo::value::{ValueLoss, value_loss};
 use crate::config::{
-    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, Values, to_yaml,
+    CommandSpec, Context, LossKl, OnlineKeys, PpoKeys, RewardKl, SamplingStrategy, TrainKeys, ValueNetwork, Values,
+    to_yaml,
 };
 use crate::data::{Sampler, Strategy};
 use crate::model::Trainable;
@@ -65,6 +67,8 @@ fn run(values: &Values, context: &Context) -> Result<()> {
 struct Ppo {
     actor: Actor,
     reference: Gpt2,
+    /// In place of a value network
+    field: Option<PromptBaseline>,
     train: Collector,
     eval: Option<Collector>,
     keys: PpoKeys,
@@ -77,6 +81,8 @@ struct Ppo {
     rollout: Rollout,
     tally: Tally,
     metrics: Metrics,
+    /// What the field learns at the end of the step: scores, the KL weight that held for them
+    judged: (Vec<f32>, f64),
 }
 
 /// What the updates of a step add up to
@@ -100,17 +106,28 @@ struct Saved {
     controller: KlController,
     /// Head of a shared critic
     head: Vec<f32>,
+    /// Of a field
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    field: Value,
 }
 
 impl Ppo {
-    fn open(session: &mut Session, online: &OnlineKeys, keys: PpoKeys) -> Result<Self> {
+    fn open(session: &mut Session, online: &OnlineKeys, mut keys: PpoKeys) -> Result<Self> {
         let load = reward_model::loader(session.keys.offline, online.normalize_reward_model);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
         if train.is_empty() {
             return Err(Error::usage("there is no prompt to train on"));
         }
-        let actor = Actor::open(session, online, &keys)?;
+        let actor = Actor::open(session, online, Some(keys.value_network), keys.value_model_name_or_path.as_ref())?;
         let reference = actor.view.frozen_copy()?;
+        let field = if keys.value_network == ValueNetwork::Field {
+            // There is no network that a value loss could teach
+            keys.vf_coef = 0.0;
+            let prompts = (0..train.len()).map(|row| train.prompt(row));
+            Some(PromptBaseline::open(actor.view.frozen_copy()?, prompts)?)
+        } else {
+            None
+        };
         let controller = match keys.kl_target {
             Some(target) => {
                 KlController::Adaptive(AdaptiveKl { coefficient: keys.kl_coef, target, horizon: keys.kl_horizon })
@@ -123,6 +140,8 @@ impl Ppo {
         Ok(Self {
             actor,
             reference,
+            field,
+            judged: (Vec::new(), 0.0),
             train,
             eval,
             batch: session.keys.per_device_train_batch_size,
@@ -138,7 +157,7 @@ impl Ppo {
     }
 
     /// Everything about a fresh rollout that does not change while it is learnt from
-    fn judge(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<RewardStats> {
+    fn judge(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<(RewardStats, Vec<f32>)> {
         rollout.drop_unjudged();
         let temperature = self.online.temperature;
         clock.time(Part::Forward, || -> Result<()> {
@@ -161,6 +180,10 @@ impl Ppo {
         rollout.ref_log_probs =
             clock.time(Part::Reference, || log_probs(&self.reference, rollout, self.batch, temperature))?;
 
+        if let Some(field) = &mut self.field {
+            let values = field.values(rollout)?.into_iter().zip(&rollout.completions);
+            rollout.values = values.map(|(value, tokens)| vec![value as f32; tokens.len()]).collect();
+        }
         let lengths: Vec<usize> = rollout.completions.iter().map(Vec::len).collect();
         let (old, reference) = (rollout.old_log_probs.concat(), rollout.ref_log_probs.concat());
         let (values, n) = (rollout.values.concat(), old.len());
@@ -192,7 +215,7 @@ impl Ppo {
         }
         rollout.advantages = split(&advantages, &lengths);
         rollout.returns = split(&returns, &lengths);
-        Ok(stats)
+        Ok((stats, scores))
     }
 
     fn rollout_metrics(&self, rollout: &Rollout, stats: &RewardStats, names: &[String]) -> Metrics {
@@ -220,8 +243,9 @@ impl Ppo {
             let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
             let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
             let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
-            let stats = self.judge(&mut rollout, clock)?;
-            let metrics = self.rollout_metrics(&rollout, &stats, &eval.reward_weights().0);
+            let (stats, _) = self.judge(&mut rollout, clock)?;
+            let mut metrics = self.rollout_metrics(&rollout, &stats, &eval.reward_weights().0);
+            objective_metrics(&rollout, self.controller.coefficient(), &mut metrics);
             let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
             Ok(Outcome { loss: -stats.rlhf_reward, graph, metrics, tokens: rollout.tokens() })
         })();
@@ -273,7 +297,9 @@ impl Objective for Ppo {
         let per_prompt = self.online.num_generations;
         let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
         let generated = rollout.tokens();
-        let stats = self.judge(&mut rollout, context.clock)?;
+        let beta = self.controller.coefficient();
+        let (stats, scores) = self.judge(&mut rollout, context.clock)?;
+        self.judged = (scores, beta);
         self.metrics = self.rollout_metrics(&rollout, &stats, &self.train.reward_weights().0);
         self.controller.update(stats.kl, rollout.len());
         self.tally = Tally::default();
@@ -382,9 +408,14 @@ impl Objective for Ppo {
         self.keys.target_kl.is_some_and(|target| drift > target)
     }
 
-    fn end_step(&mut self, _step: u64) -> Result<Metrics> {
+    fn end_step(&mut self, step: u64) -> Result<Metrics> {
         let tally = std::mem::take(&mut self.tally);
         let mut metrics = std::mem::take(&mut self.metrics);
+        if let Some(field) = &mut self.field {
+            let (scores, beta) = std::mem::take(&mut self.judged);
+            field.add(&self.rollout, &scores, beta, step as u32)?;
+            metrics.set("memory/size", field.len() as f64);
+        }
         let n = tally.updates.max(1.0);
         let ratio = tally.ratios.iter().sum::<f64>() / tally.ratios.len().max(1) as f64;
         let spread: f64 = tally.ratios.iter().map(|r| (r - ratio).powi(2)).sum();
@@ -411,7 +442,8 @@ impl Objective for Ppo {
 
     fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
         let head = self.actor.save_critic(checkpoint.path())?;
-        serde_json::to_value(Saved { controller: self.controller, head })
+        let field = self.field.as_ref().map_or(Ok(Value::Null), |field| field.save(checkpoint.path()))?;
+        serde_json::to_value(Saved { controller: self.controller, head, field })
             .map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
     }
 
@@ -419,6 +451,9 @@ impl Objective for Ppo {
         let saved: Saved = serde_json::from_value(state)
             .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
         self.controller = saved.controller;
+        if let Some(field) = &mut self.field {
+            field.restore(checkpoint.path(), &saved.field)?;
+        }
         self.actor.restore_critic(checkpoint.path(), saved.head)
     }
 }

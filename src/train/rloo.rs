@@ -42,8 +42,8 @@ struct Rloo {
 }
 
 impl GroupMethod for Rloo {
-    fn needs_reference(&self) -> bool {
-        self.keys.beta != 0.0
+    fn beta(&self) -> f64 {
+        self.keys.beta
     }
 
     fn needs_old(&self) -> bool {

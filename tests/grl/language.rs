@@ -1,13 +1,18 @@
 //! Limits on responses, with policies small enough that everything can be enumerated (limits 6 to 9 and 12 to 15).
 
+use std::path::Path;
+use std::sync::Arc;
+
 use collimate::algo::policy::Clip;
 use collimate::grl::importance::{effective_sample_size, importance_mean, sequence_kl, soft_optimal_value};
 use collimate::grl::kernel::{Kernel, Point};
-use collimate::grl::loss::{Batch, Pair, Reduction, SubPath, awr, clip, pair, pcl, pcl_spans, reinforce};
+use collimate::grl::loss::{Batch, Pair, Reduction, SubPath, awr, clip, group_means, pair, pcl, pcl_spans, reinforce};
 use collimate::grl::memory::TokenMemory;
 use collimate::grl::target::{boltzmann, soft_value};
 use collimate::grl::token_field::{TokenField, TokenKernel, continuous_log_probs, steer};
 use collimate::grl::value::{Estimator, ValueField};
+use collimate::model::gpt2::Gpt2;
+use collimate::ops::Ragged;
 
 use super::{EXACT, Noise, all_close, close, identities};
 
@@ -162,6 +167,8 @@ fn limit_7_leave_one_out_by_identity_is_rloo_and_standardised_grpo() {
         close(*residual, groups.soft[i] - others, EXACT);
         close(grad[i], -TAU * (groups.soft[i] - others) / (3 * K) as f64, EXACT);
     }
+    let ids: Vec<u32> = groups.prompts.iter().map(|key| *key as u32).collect();
+    all_close(&group_means(&groups.soft, &ids, true), &values, EXACT);
     // On bare rewards and with the particle's own spread
     let field = groups.field(&groups.rewards);
     for (i, reward) in groups.rewards.iter().enumerate() {
@@ -187,6 +194,9 @@ fn limit_8_the_group_mean_gives_the_gradient_of_trajectory_balance() {
         let vargrad = 2.0 * (log_z - term(i)) / (3 * K) as f64;
         close(*grad, 0.5 * TAU * TAU * vargrad, EXACT);
     }
+    let ids: Vec<u32> = groups.prompts.iter().map(|key| *key as u32).collect();
+    all_close(&group_means(&groups.soft, &ids, false), &values, EXACT);
+    assert_eq!(group_means(&[3.0, 5.0], &[7, 8], true), [3.0, 5.0], "alone, a response is its own mean");
 }
 
 #[test]
@@ -430,4 +440,36 @@ fn the_continuous_option_becomes_the_discrete_one_as_clouds_shrink() {
     all_close(&at(0.0), &expected, EXACT);
     let apart = |scale: f64| at(scale).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(apart(1e-3) < 0.01 && apart(0.5) > 0.1, "{} {}", apart(1e-3), apart(0.5));
+}
+
+/// Limit 13 on the logits of a model: the tiny one of the trainers' tests
+#[test]
+fn limit_13_a_models_logits_stay_as_they_are_without_a_field() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/trl/model");
+    let model = Gpt2::load(Path::new(folder)).unwrap().detached().unwrap();
+    let layout = Arc::new(Ragged::from_lengths([6]).unwrap());
+    let hidden = model.hidden(&[3, 41, 59, 26, 53, 58], &layout, None).unwrap(); // (N, C)
+    let logits = hidden.matmul(&model.lm_head().t().unwrap()).unwrap().to_vec2::<f32>().unwrap(); // (N, V)
+    let states: Vec<Vec<f32>> = hidden.to_vec2().unwrap();
+    let (width, vocabulary) = (states[0].len(), logits[0].len());
+    let kernel = Kernel::Rbf { variance: 1.0, length: 3.0 };
+    let mut memory = TokenMemory::new(width, 16).unwrap();
+    for (token, state) in states.iter().enumerate() {
+        memory.add(&kernel, state, 7 * token as u32, 2.0 - token as f64, 0).unwrap();
+    }
+    let field = TokenField::new(kernel, TokenKernel::Identity, vocabulary, 64).unwrap();
+    let best = |values: &[f32]| (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap();
+    for (logits, state) in logits.iter().zip(&states) {
+        let q = field.query(&memory, state).unwrap();
+        let steered = |eta: f64, tau: f64| {
+            let mut steered = logits.clone();
+            steer(&mut steered, &q, eta, tau);
+            steered
+        };
+        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        assert_eq!(bits(&steered(0.0, 0.1)), bits(logits));
+        assert!(steered(1.0, 1e9).iter().zip(logits).all(|(a, b)| (a - b).abs() < 1e-5));
+        assert_ne!(best(&q), best(logits));
+        assert_eq!(best(&steered(1.0, 1e-4)), best(&q), "without temperature the field decides");
+    }
 }

@@ -6,11 +6,14 @@ mod off_policy;
 mod on_policy;
 mod record;
 mod tabular;
+mod tokens;
 mod trace;
 mod train;
 
+use super::keyed::KeyedArgs;
 use crate::Result;
 
+pub(super) use tokens::TOKENS;
 pub(super) use train::TRAIN;
 
 /// Classical reinforcement learning on Gymnasium's tasks
@@ -27,6 +30,8 @@ pub enum Rl {
     Trace(trace::TraceArgs),
     /// List the native environments
     Envs(trace::EnvsArgs),
+    /// Compare methods on a token problem whose optimum is known exactly
+    Tokens(KeyedArgs<tokens::Tokens>),
 }
 
 /// Runs `collimate rl`
@@ -37,5 +42,6 @@ pub fn run(command: Rl) -> Result<()> {
         Rl::Record(args) => record::run(&args),
         Rl::Trace(args) => trace::trace(&args),
         Rl::Envs(args) => trace::envs(&args),
+        Rl::Tokens(args) => args.run(),
     }
 }

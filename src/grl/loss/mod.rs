@@ -4,11 +4,13 @@
 //! log-probabilities and differentiates the sum. Per-sample values V are constants here unless a loss says otherwise.
 
 mod batch;
+mod group;
 mod pair;
 mod path;
 mod policy;
 
 pub use batch::{Batch, Reduction, Whole};
+pub use group::group_means;
 pub use pair::{Pair, PairLoss, pair};
 pub(in crate::grl) use pair::{sigmoid, softplus};
 pub use path::{PathLoss, SubPath, pcl, pcl_spans, residuals};

@@ -23,6 +23,11 @@ impl Critic {
         Self { weights, shifts: vec![0.0; HIDDEN], out: vec![0.0; HIDDEN], bias: 0.0 }
     }
 
+    /// The hidden layer and a 1 for the bias, as features
+    pub(super) fn layer(&self, x: &[f64; DIM]) -> Vec<f32> {
+        self.hidden(x).into_iter().chain([1.0]).map(|h| h as f32).collect()
+    }
+
     fn hidden(&self, x: &[f64; DIM]) -> Vec<f64> {
         self.weights.iter().zip(&self.shifts).map(|(w, c)| (inner(w, x) + c).tanh()).collect()
     }

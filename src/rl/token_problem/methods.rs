@@ -64,7 +64,7 @@ pub struct Settings {
 }
 
 /// Where a run stands
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Point {
     /// Reward queries so far
     pub queries: usize,
@@ -82,59 +82,102 @@ struct Sample {
     reference: Vec<f64>,
 }
 
-struct Run<'p> {
+/// One run of one method
+pub(super) struct Run<'p> {
     problem: &'p Problem,
+    method: Method,
     settings: Settings,
-    policy: Policy<'p>,
+    /// Prompts that are drawn
+    trained: Vec<usize>,
+    pub(super) policy: Policy<'p>,
     critic: Critic,
     samples: Vec<Sample>,
     /// Features that the field sees, one row for each prompt
     features: Vec<Vec<f32>>,
     fitted: Option<Fitted>,
+    /// Of PPO
+    field: Option<ValueField>,
     updates: usize,
+    queries: usize,
     rng: Xoshiro256PlusPlus,
 }
 
 /// Runs a method and reports at every doubling of the queries
 pub fn run(problem: &Problem, method: Method, settings: Settings, seed: u64) -> Result<Vec<Point>> {
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut features: Vec<Vec<f32>> = problem.prompts.iter().map(|x| x.iter().map(|x| *x as f32).collect()).collect();
-    if method == Method::Grl(Field::Permuted) {
-        for last in (1..features.len()).rev() {
-            features.swap(last, below(&mut rng, last + 1));
-        }
-    }
-    let critic = Critic::new(&mut rng);
-    let policy = Policy::new(problem);
-    let mut run =
-        Run { problem, settings, policy, critic, samples: Vec::new(), features, fitted: None, updates: 0, rng };
+    let mut run = Run::new(problem, method, settings, (0..problem.len()).collect(), seed);
     let mut points = Vec::new();
-    let mut queries = 0;
     let mut report = settings.batch.max(64);
-    let mut field: Option<ValueField> = None;
-    while queries < settings.queries {
-        run.sample();
-        queries += settings.batch;
-        match method {
-            Method::Ppo | Method::PpoField => field = run.ppo(method == Method::PpoField, field.as_ref())?,
-            Method::Rloo => run.rloo()?,
-            Method::Dro | Method::Tba | Method::Grl(_) => run.consistency(method)?,
-        }
-        run.updates += 1;
-        if queries >= report {
+    while run.queries < settings.queries {
+        run.update()?;
+        if run.queries >= report {
             let (objective, kl) = problem.objective(|x, step, previous| run.policy.row(x, step, previous));
-            points.push(Point { queries, score: problem.normalised(objective), kl });
+            points.push(Point { queries: run.queries, score: problem.normalised(objective), kl });
             report *= 2;
         }
     }
     Ok(points)
 }
 
-impl Run<'_> {
+impl<'p> Run<'p> {
+    /// Before the first query
+    pub(super) fn new(
+        problem: &'p Problem,
+        method: Method,
+        settings: Settings,
+        trained: Vec<usize>,
+        seed: u64,
+    ) -> Self {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut features: Vec<Vec<f32>> =
+            problem.prompts.iter().map(|x| x.iter().map(|x| *x as f32).collect()).collect();
+        if method == Method::Grl(Field::Permuted) {
+            for last in (1..features.len()).rev() {
+                features.swap(last, below(&mut rng, last + 1));
+            }
+        }
+        Self {
+            problem,
+            method,
+            settings,
+            trained,
+            critic: Critic::new(&mut rng),
+            policy: Policy::new(problem),
+            samples: Vec::new(),
+            features,
+            fitted: None,
+            field: None,
+            updates: 0,
+            queries: 0,
+            rng,
+        }
+    }
+
+    /// Until the queries are spent
+    pub(super) fn finish(&mut self) -> Result<()> {
+        while self.queries < self.settings.queries {
+            self.update()?;
+        }
+        Ok(())
+    }
+
+    /// One batch of queries and what is learnt from it
+    fn update(&mut self) -> Result<()> {
+        self.sample();
+        self.queries += self.settings.batch;
+        match self.method {
+            Method::Ppo => self.ppo(false)?,
+            Method::PpoField => self.ppo(true)?,
+            Method::Rloo => self.rloo()?,
+            Method::Dro | Method::Tba | Method::Grl(_) => self.consistency(self.method)?,
+        }
+        self.updates += 1;
+        Ok(())
+    }
+
     fn sample(&mut self) {
         let Settings { batch, generations, window, .. } = self.settings;
         for _ in 0..batch / generations {
-            let prompt = below(&mut self.rng, self.problem.len());
+            let prompt = self.trained[below(&mut self.rng, self.trained.len())];
             for _ in 0..generations {
                 let response = self.policy.sample(prompt, &mut self.rng);
                 let reward = self.problem.reward(prompt, &response, &mut self.rng);
@@ -182,12 +225,12 @@ impl Run<'_> {
 
     /// Values of a field are those of all samples before this batch; the first batch has none but the mean, which
     /// standardisation removes
-    fn ppo(&mut self, with_field: bool, field: Option<&ValueField>) -> Result<Option<ValueField>> {
+    fn ppo(&mut self, with_field: bool) -> Result<()> {
         let which = self.newest();
         let soft = self.soft_returns(&which, false);
         let value = |i: &usize| {
             let prompt = self.samples[*i].prompt;
-            match field {
+            match &self.field {
                 Some(field) => field.value(self.place(prompt)),
                 None if with_field => 0.0,
                 None => self.critic.value(&self.problem.prompts[prompt]),
@@ -211,12 +254,10 @@ impl Run<'_> {
                 self.critic.descend(&prompts, &soft);
             }
         }
-        if !with_field {
-            return Ok(None);
+        if with_field {
+            self.field = Some(smooth().fit(&self.particles(false)?)?);
         }
-        let all: Vec<usize> = (0..self.samples.len()).collect();
-        let memory = self.memory(&self.soft_returns(&all, false))?;
-        Ok(Some(smooth().fit(&memory)?))
+        Ok(())
     }
 
     fn rloo(&mut self) -> Result<()> {
@@ -271,22 +312,25 @@ impl Run<'_> {
         (0..self.settings.batch).map(|_| below(&mut self.rng, n)).collect()
     }
 
-    fn place(&self, prompt: usize) -> Place<'_> {
+    /// A prompt as the field sees it
+    pub(super) fn place(&self, prompt: usize) -> Place<'_> {
         Place::new(prompt as u64, &self.features[prompt])
     }
 
-    fn memory(&self, soft: &[f64]) -> Result<PromptMemory> {
+    /// A particle for each prompt, of the soft returns of all that is kept
+    pub(super) fn particles(&self, under_present_policy: bool) -> Result<PromptMemory> {
+        let all: Vec<usize> = (0..self.samples.len()).collect();
+        let soft = self.soft_returns(&all, under_present_policy);
         let mut memory = PromptMemory::new(DIM, self.problem.len(), 0.0)?;
         for (sample, b) in self.samples.iter().zip(soft) {
-            memory.observe(self.place(sample.prompt), *b, self.updates as u32)?;
+            memory.observe(self.place(sample.prompt), b, self.updates as u32)?;
         }
         Ok(memory)
     }
 
     /// V(x) of every prompt from all that is kept, under the present policy
     fn field_values(&mut self, field: Field) -> Result<Vec<f64>> {
-        let all: Vec<usize> = (0..self.samples.len()).collect();
-        let memory = self.memory(&self.soft_returns(&all, true))?;
+        let memory = self.particles(true)?;
         let estimator = match field {
             Field::Mean => return Ok(vec![memory.mean().unwrap_or(0.0); self.problem.len()]),
             Field::Smooth => smooth(),

@@ -4,11 +4,15 @@
 //! what they reached and not by what a judge saw. Prompts have an offset that no response can change: a value field that
 //! knows it removes variance. It is a smooth function of the features, or (unstructured) has nothing to do with them.
 
+mod arms;
 mod critic;
+mod doubt;
 mod methods;
 mod policy;
 mod problem;
 
+pub use arms::{ARMS, Arm};
+pub use doubt::{DOUBTERS, Doubts, doubts};
 pub use methods::{Field, Method, Point, Settings, run};
 pub use policy::Policy;
 pub use problem::Problem;

@@ -103,27 +103,41 @@ impl Problem {
 
     /// J = E r − τ KL and KL of a policy, exact means over the prompts
     pub(super) fn objective(&self, log_policy: impl Fn(usize, usize, usize) -> [f64; TOKENS]) -> (f64, f64) {
+        let n = self.len() as f64;
         let (mut total, mut kl) = (0.0, 0.0);
         for x in 0..self.len() {
-            let mut reached = [0.0; TOKENS + 1];
-            reached[START] = 1.0;
-            total += self.offsets[x];
-            for step in 0..STEPS {
-                let mut next = [0.0; TOKENS + 1];
-                for (previous, mass) in reached.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
-                    let log = log_policy(x, step, previous);
-                    for token in 0..TOKENS {
-                        let joint = mass * log[token].exp();
-                        next[token] += joint;
-                        total += joint * self.step_reward(x, step, previous, token);
-                        kl += joint * (log[token] - self.reference[step][previous][token]);
-                    }
-                }
-                reached = next;
-            }
+            let (reward, divergence) = self.of_prompt(x, |step, previous| log_policy(x, step, previous));
+            total += reward;
+            kl += divergence;
         }
-        let n = self.len() as f64;
         (total / n - TAU * kl / n, kl / n)
+    }
+
+    /// V^π(x): the exact mean of b = R − τL
+    pub(super) fn value(&self, x: usize, log_policy: impl Fn(usize, usize) -> [f64; TOKENS]) -> f64 {
+        let (reward, kl) = self.of_prompt(x, log_policy);
+        reward - TAU * kl
+    }
+
+    /// E r and KL of a policy for one prompt
+    fn of_prompt(&self, x: usize, log_policy: impl Fn(usize, usize) -> [f64; TOKENS]) -> (f64, f64) {
+        let (mut total, mut kl) = (self.offsets[x], 0.0);
+        let mut reached = [0.0; TOKENS + 1];
+        reached[START] = 1.0;
+        for step in 0..STEPS {
+            let mut next = [0.0; TOKENS + 1];
+            for (previous, mass) in reached.iter().enumerate().filter(|(_, mass)| **mass > 0.0) {
+                let log = log_policy(step, previous);
+                for token in 0..TOKENS {
+                    let joint = mass * log[token].exp();
+                    next[token] += joint;
+                    total += joint * self.step_reward(x, step, previous, token);
+                    kl += joint * (log[token] - self.reference[step][previous][token]);
+                }
+            }
+            reached = next;
+        }
+        (total, kl)
     }
 
     /// J, so that the reference has 0 and the optimum 1

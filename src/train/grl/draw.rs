@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Grl;
-use crate::config::GrlMode;
 
 impl Grl {
     /// Positions of each pass of each update
@@ -24,7 +23,7 @@ impl Grl {
                 drawn.sort_unstable();
                 drawn
             };
-            let passes: Vec<Vec<usize>> = if self.keys.mode == GrlMode::Pair {
+            let passes: Vec<Vec<usize>> = if self.keys.needs_groups() {
                 self.pass_groups(&positions)
             } else {
                 positions.chunks(self.batch).map(<[usize]>::to_vec).collect()

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
 use sha2::{Digest, Sha256};
 
 use crate::files::hex;
 use crate::grl::arrays::Owner;
 use crate::grl::features::{FeatureMap, pool};
 use crate::grl::kernel::Point;
+use crate::grl::uncertainty::draw_by_weight;
 use crate::model::gpt2::Gpt2;
 use crate::ops::Ragged;
+use crate::ops::kernels::noise::mix;
 use crate::{Error, Result};
 
 /// Prompts of one forward pass
@@ -61,6 +65,21 @@ pub struct Features {
     /// Pooled states of the prompts that the map was fitted to: passes of other sizes might give other last bits
     states: HashMap<u64, Vec<f32>>,
     known: HashMap<u64, Vec<f32>>,
+    donors: Option<Donors>,
+}
+
+/// Whose features each prompt has in place of its own
+struct Donors {
+    of: HashMap<u64, Vec<u32>>,
+    /// For prompts that nobody dealt to
+    others: Vec<Vec<u32>>,
+}
+
+impl Donors {
+    fn donor(&self, key: u64) -> Option<&[u32]> {
+        let other = self.others.get((key % self.others.len().max(1) as u64) as usize);
+        self.of.get(&key).or(other).map(Vec::as_slice)
+    }
 }
 
 impl Features {
@@ -68,7 +87,7 @@ impl Features {
     pub fn fit<'a>(reference: Gpt2, prompts: impl Iterator<Item = &'a [u32]>, dim: usize, most: usize) -> Result<Self> {
         let owner = Owner { model: fingerprint(&reference)?, feature_map: String::new() };
         let (states, known) = (HashMap::new(), HashMap::new());
-        let mut features = Self { reference, map: None, owner, states, known };
+        let mut features = Self { reference, map: None, owner, states, known, donors: None };
         if dim == 0 {
             return Ok(features);
         }
@@ -98,7 +117,8 @@ impl Features {
     /// With a map that was fitted before
     pub fn with_map(reference: Gpt2, map: Option<FeatureMap>) -> Result<Self> {
         let owner = Owner { model: fingerprint(&reference)?, feature_map: String::new() };
-        let mut features = Self { reference, map: None, owner, states: HashMap::new(), known: HashMap::new() };
+        let (states, known) = (HashMap::new(), HashMap::new());
+        let mut features = Self { reference, map: None, owner, states, known, donors: None };
         features.set_map(map)?;
         Ok(features)
     }
@@ -112,6 +132,25 @@ impl Features {
         self.map = map;
         self.known.clear();
         Ok(())
+    }
+
+    /// Deals the features of different prompts out among them, always the same way for a seed. Prompts beside them get those
+    /// of one of them
+    pub fn permute<'a>(&mut self, prompts: impl Iterator<Item = &'a [u32]>, seed: u64) {
+        let mut keys = Vec::new();
+        let mut ids: HashMap<u64, &[u32]> = HashMap::new();
+        for prompt in prompts {
+            let key = key(prompt);
+            if ids.insert(key, prompt).is_none() {
+                keys.push(key);
+            }
+        }
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(mix(seed ^ 0x6465_616c));
+        let dealt = draw_by_weight(&vec![1.0; keys.len()], keys.len(), &mut rng);
+        let others: Vec<Vec<u32>> = dealt.into_iter().map(|donor| ids[&keys[donor]].to_vec()).collect();
+        let of = keys.into_iter().zip(others.iter().cloned()).collect();
+        self.donors = Some(Donors { of, others });
+        self.known.clear();
     }
 
     /// The reference model
@@ -145,16 +184,23 @@ impl Features {
         if self.known.contains_key(&key) {
             return Ok(key);
         }
+        let source = self.donors.as_ref().and_then(|donors| donors.donor(key)).unwrap_or(ids);
         let phi = match &self.map {
             None => Vec::new(),
-            Some(map) => match self.states.get(&key) {
+            Some(map) => match self.states.get(&self::key(source)) {
                 Some(state) => map.apply(state)?,
                 // One at a time: the last bits must not depend on which prompts a step happens to bring together
-                None => map.apply(&pooled(&self.reference, &[ids])?.concat())?,
+                None => map.apply(&pooled(&self.reference, &[source])?.concat())?,
             },
         };
         self.known.insert(key, phi);
         Ok(key)
+    }
+
+    /// Forgets the features of prompts that [`Self::learn`] has seen
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.states.clear();
     }
 
     /// The point of a prompt that [`Self::learn`] has seen

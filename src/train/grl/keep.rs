@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::Grl;
 use super::features::{Features, key};
+use super::responses::response_values;
 use super::state::Learnt;
 use crate::algo::kl::KlController;
+use crate::config::GrlKeys;
 use crate::grl::arrays::Owner;
 use crate::grl::features::FeatureMap;
 use crate::grl::fit::Fitted;
@@ -16,6 +18,7 @@ use crate::grl::memory::PromptMemory;
 use crate::grl::replay::ReplayStore;
 use crate::grl::uncertainty::confidence;
 use crate::grl::value::{Estimator, Prediction, ValueField};
+use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::train::source::ModelSource;
 use crate::{Error, Result, files};
@@ -24,10 +27,12 @@ const MEMORY: &str = "memory.safetensors";
 const FEATURE_MAP: &str = "feature_map.safetensors";
 const PARTICLES: &str = "particles.json";
 const REPLAY: &str = "replay.safetensors";
+const RESPONSES: &str = "responses.safetensors";
+const RESPONSE_MAP: &str = "response_map.safetensors";
 const CONFIG: &str = "config.yaml";
 
 /// Responses of a particle that are kept as text, the newest
-const RESPONSES: usize = 4;
+const KEPT_TEXTS: usize = 4;
 
 /// State of a checkpoint that is neither memory nor store
 #[derive(Serialize, Deserialize)]
@@ -36,6 +41,12 @@ struct Saved {
     controller: KlController,
     tau: f64,
     next_group: u32,
+    /// Of the process over responses
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    responses: Option<Fitted>,
+    /// Of a value network that shares the policy's states
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    head: Vec<f32>,
 }
 
 /// `particles.json`
@@ -74,18 +85,14 @@ pub struct Response {
 impl Grl {
     /// Writes memory, feature map and the texts behind the particles
     pub(super) fn keep(&self, folder: &Path, learnt: &Learnt) -> Result<()> {
+        write_memory(folder, learnt, &self.features)?;
         let owner = self.features.owner();
         let memory = learnt.values.memory();
-        files::write_bytes(&folder.join(MEMORY), &memory.to_arrays(owner).to_bytes()?)?;
-        if let Some(map) = self.features.map() {
-            let bytes = map.to_arrays(&self.features.map_owner()).to_bytes()?;
-            files::write_bytes(&folder.join(FEATURE_MAP), &bytes)?;
-        }
         let particle = |key: u64| -> Result<Particle> {
             let row = self.rows.get(&key).copied();
             let own = learnt.store.iter().filter(|rollout| rollout.prompt == key);
             let mut newest: Vec<_> = own.collect();
-            newest.drain(..newest.len().saturating_sub(RESPONSES));
+            newest.drain(..newest.len().saturating_sub(KEPT_TEXTS));
             let prompt = match (row, newest.first()) {
                 (Some(row), _) => self.train.prompt_text(row),
                 (None, Some(rollout)) => self.train.decode(&rollout.prompt_tokens)?,
@@ -114,8 +121,32 @@ impl Grl {
     }
 }
 
+/// Writes memory and feature map
+pub(super) fn write_memory(folder: &Path, learnt: &Learnt, features: &Features) -> Result<()> {
+    let memory = learnt.values.memory().to_arrays(features.owner());
+    files::write_bytes(&folder.join(MEMORY), &memory.to_bytes()?)?;
+    match features.map() {
+        Some(map) => files::write_bytes(&folder.join(FEATURE_MAP), &map.to_arrays(&features.map_owner()).to_bytes()?),
+        None => Ok(()),
+    }
+}
+
 /// Writes what only a resume needs
-pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features) -> Result<Value> {
+pub(super) fn save(
+    folder: &Path,
+    learnt: &Learnt,
+    features: &Features,
+    of_responses: Option<&Features>,
+    head: Vec<f32>,
+) -> Result<Value> {
+    if let (Some(values), Some(features)) = (&learnt.responses, of_responses) {
+        let memory = values.memory().to_arrays(features.owner());
+        files::write_bytes(&folder.join(RESPONSES), &memory.to_bytes()?)?;
+        if let Some(map) = features.map() {
+            let map = map.to_arrays(&features.map_owner());
+            files::write_bytes(&folder.join(RESPONSE_MAP), &map.to_bytes()?)?;
+        }
+    }
     let bytes = learnt.store.to_arrays(&features.map_owner()).to_bytes()?;
     files::write_bytes(&folder.join(REPLAY), &bytes)?;
     let saved = Saved {
@@ -123,6 +154,8 @@ pub(super) fn save(folder: &Path, learnt: &Learnt, features: &Features) -> Resul
         controller: learnt.controller,
         tau: learnt.tau,
         next_group: learnt.next_group,
+        responses: learnt.responses.as_ref().map(|values| values.fitted().clone()),
+        head,
     };
     serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
 }
@@ -132,16 +165,14 @@ fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     parse(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
 }
 
-fn read_map(folder: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
-    let path = folder.join(FEATURE_MAP);
-    if path.is_file() { read(&path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
+fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
+    if path.is_file() { read(path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
 }
 
-/// Puts back what [`save`] and [`Grl::keep`] wrote
-pub(super) fn restore(folder: &Path, state: Value, learnt: &mut Learnt, features: &mut Features) -> Result<()> {
-    let saved: Saved = serde_json::from_value(state)
-        .map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))?;
-    features.set_map(read_map(folder, &features.map_owner())?)?;
+/// Puts back what [`save`] and [`write_memory`] wrote; gives the value head
+pub(super) fn restore(folder: &Path, state: &Value, learnt: &mut Learnt, features: &mut Features) -> Result<Vec<f32>> {
+    let saved = saved(state)?;
+    features.set_map(read_map(&folder.join(FEATURE_MAP), &features.map_owner())?)?;
     let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, features.owner()))?;
     let asked = learnt.values.memory();
     let same = |name: &str, found: usize, asked: usize| {
@@ -164,7 +195,30 @@ pub(super) fn restore(folder: &Path, state: Value, learnt: &mut Learnt, features
     learnt.controller = saved.controller;
     learnt.tau = saved.tau;
     learnt.next_group = saved.next_group;
-    learnt.values.restore(memory, saved.fitted)
+    learnt.values.restore(memory, saved.fitted)?;
+    Ok(saved.head)
+}
+
+fn saved(state: &Value) -> Result<Saved> {
+    Saved::deserialize(state).map_err(|cause| Error::usage(format!("the checkpoint's state cannot be read: {cause}")))
+}
+
+/// Puts back the process over responses; gives their features
+pub(super) fn restore_responses(
+    folder: &Path,
+    state: &Value,
+    learnt: &mut Learnt,
+    keys: &GrlKeys,
+    reference: Gpt2,
+) -> Result<Option<Features>> {
+    let Some(fitted) = saved(state)?.responses else { return Ok(None) };
+    let mut features = Features::with_map(reference, None)?;
+    features.set_map(read_map(&folder.join(RESPONSE_MAP), &features.map_owner())?)?;
+    let memory = read(&folder.join(RESPONSES), |bytes| PromptMemory::from_bytes(bytes, features.owner()))?;
+    let mut values = response_values(keys, features.dim())?;
+    values.restore(memory, fitted)?;
+    learnt.responses = Some(values);
+    Ok(Some(features))
 }
 
 /// A memory with its field, and the model that makes the features of a prompt
@@ -236,7 +290,7 @@ impl Kept {
         let owner = Owner { model: record.model_sha256.clone(), feature_map: String::new() };
         // A map may be left of an earlier run in this folder
         let has_map = !record.feature_map_sha256.is_empty();
-        let map = if has_map { read_map(folder, &owner)? } else { None };
+        let map = if has_map { read_map(&folder.join(FEATURE_MAP), &owner)? } else { None };
         let features = Features::with_map(source.load_frozen()?, map)?;
         if features.owner().model != record.model_sha256 {
             return Err(Error::usage(format!(
@@ -279,8 +333,15 @@ impl Kept {
         }
         self.source.check_tokens([&ids[..]])?;
         let x = key(&ids);
-        self.features.learn(&ids)?;
-        let point = self.features.point(x)?;
+        let stored = self.field.memory().position(x);
+        if stored.is_none() {
+            self.features.learn(&ids)?;
+        }
+        // A particle's own features: with `feature_permutation` they are another prompt's
+        let point = match stored {
+            Some(at) => self.field.memory().particle(at).point,
+            None => self.features.point(x)?,
+        };
         let prediction = self.field.predict(point);
         let mut neighbours = Vec::with_capacity(most);
         for near in self.field.neighbours(point, most) {
@@ -307,7 +368,7 @@ impl Kept {
         Ok(Explanation {
             confidence: confidence(&prediction),
             prior_mean: self.field.prior_mean(),
-            known: self.field.memory().position(x).is_some(),
+            known: stored.is_some(),
             prediction,
             neighbours,
         })

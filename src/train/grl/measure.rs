@@ -2,11 +2,49 @@
 
 use super::{Grl, Scored};
 use crate::Result;
+use crate::grl::calibration::{Forecast, LEVELS, calibration};
 use crate::rollout::Rollout;
 use crate::run::Metrics;
 use crate::train::completions::{length_metrics, reward_metrics};
 
+/// Responses to a prompt from which its value is known well enough to judge a forecast by
+const FOR_CALIBRATION: usize = 8;
+
 impl Grl {
+    /// Whether the field's doubt is right, from held-out prompts with many responses each: the forecast V(x) ± σ(x), with the
+    /// error of their mean soft return added to its variance. Nothing where there are too few
+    pub(super) fn calibration_metrics(&self, scored: &[Scored]) -> Result<Metrics> {
+        let mut forecasts = Vec::new();
+        for group in scored.chunk_by(|a, b| a.group == b.group) {
+            let n = group.len();
+            let known = self.learnt.values.predict(self.features.point(group[0].prompt)?);
+            let Some((mean, variance)) = known.and_then(|known| Some((known.mean, known.variance?))) else { continue };
+            if n < FOR_CALIBRATION {
+                continue;
+            }
+            let returns = group.iter().map(|response| response.soft_return(self.learnt.tau));
+            let truth = returns.clone().sum::<f64>() / n as f64;
+            let squares: f64 = returns.map(|b| (b - truth).powi(2)).sum();
+            let variance = variance + squares / ((n - 1) * n) as f64;
+            // Equal rewards and a field that is sure leave nothing to judge
+            if variance > 0.0 {
+                forecasts.push(Forecast { mean, variance, truth });
+            }
+        }
+        let mut metrics = Metrics::new();
+        if forecasts.is_empty() {
+            return Ok(metrics);
+        }
+        let figures = calibration(&forecasts)?;
+        metrics.set("value/nll", figures.negative_log_likelihood);
+        metrics.set("value/crps", figures.crps);
+        metrics.set("value/risk_coverage", figures.risk_coverage);
+        for (level, share) in LEVELS.iter().zip(figures.coverage) {
+            metrics.set(format!("value/coverage_{:.0}", 100.0 * level), share);
+        }
+        Ok(metrics)
+    }
+
     /// Of completions, before they are taken into the memory
     pub(super) fn rollout_metrics(&self, rollout: &Rollout, scored: &[Scored], names: &[String]) -> Result<Metrics> {
         let mut metrics = Metrics::new();

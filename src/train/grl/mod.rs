@@ -8,11 +8,14 @@
 //! scored ones are replayed without weights; `V` must follow the policy for that, and the particles are restated from the
 //! replayed responses after each update.
 
+mod baseline;
 mod draw;
 mod features;
 mod keep;
+mod learn;
 mod measure;
 mod objective;
+mod responses;
 mod state;
 mod values;
 
@@ -25,28 +28,26 @@ use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use serde_json::Value;
 
+pub use self::baseline::PromptBaseline;
 pub use self::keep::{Explanation, Kept, Neighbour, Response};
 
 use self::features::{Features, key};
-use self::objective::{Responses, judge};
 use self::state::Learnt;
-use super::collate::Batch;
+use super::actor::Actor;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, log_probs};
+use super::completions::{completions_table, log_probs, objective_metrics};
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
 use super::{reward_model, step_loop};
 use crate::config::{
     CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, PromptAcquisition, SamplingStrategy, TrainKeys,
-    Values as ConfigValues, to_yaml,
+    ValueEstimator, Values as ConfigValues, to_yaml,
 };
-use crate::grl::importance::{effective_sample_size, sequence_kl};
-use crate::grl::loss::{self, Whole};
+use crate::grl::importance::effective_sample_size;
 use crate::grl::replay::{RewardKind, Rollout as Scored};
 use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
 use crate::model::Trainable;
-use crate::model::gpt2::Gpt2;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
 use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
@@ -77,10 +78,11 @@ fn run(values: &ConfigValues, context: &Context) -> Result<()> {
 
 /// Policy, reference, memory and store of a run
 struct Grl {
-    model: Gpt2,
-    /// The same weights without gradients
-    view: Gpt2,
+    /// With a value network where `estimator` is one
+    actor: Actor,
     features: Features,
+    /// Of responses, where doubt about their rewards counts; fitted to the first ones
+    responses: Option<Features>,
     train: Collector,
     eval: Option<Collector>,
     /// The first row of each prompt
@@ -143,8 +145,11 @@ impl Grl {
                  {generations}"
             )));
         }
-        if keys.mode == GrlMode::Pair && generations < 2 {
-            return Err(Error::usage("mode `pair` compares the completions of a prompt, and `num_generations` is 1"));
+        if keys.needs_groups() && generations < 2 {
+            return Err(Error::usage(format!(
+                "{} compares the completions of a prompt, and `num_generations` is 1",
+                if keys.mode == GrlMode::Pair { "mode `pair`" } else { "estimator `group`" }
+            )));
         }
         let load = reward_model::loader(session.keys.offline, online.normalize_reward_model);
         let Collectors { train, eval } = Collectors::open(session, online, load)?;
@@ -157,22 +162,26 @@ impl Grl {
                  not be found"
             );
         }
-        let model = session.load_model()?;
+        let network = (keys.estimator == ValueEstimator::Network).then_some(keys.value_network);
+        let actor = Actor::open(session, online, network, None)?;
         let mut rows = HashMap::new();
         for row in 0..train.len() {
             rows.entry(key(train.prompt(row))).or_insert(row);
         }
         let wanted = if keys.kernel == MemoryKernel::Delta { 0 } else { keys.feature_dim };
         let prompts = (0..train.len()).map(|row| train.prompt(row));
-        let features = Features::fit(model.frozen_copy()?, prompts, wanted, keys.feature_prompts)?;
+        let mut features = Features::fit(actor.view.frozen_copy()?, prompts.clone(), wanted, keys.feature_prompts)?;
+        if keys.feature_permutation {
+            features.permute(prompts, session.keys.seed);
+        }
         let random = online.shuffle_dataset
             && session.keys.train_sampling_strategy == SamplingStrategy::Random
             && !train.replays();
         Ok(Self {
             learnt: Learnt::new(&keys, features.dim())?,
-            view: model.detached()?,
-            model,
+            actor,
             features,
+            responses: None,
             train,
             eval,
             rows,
@@ -226,7 +235,7 @@ impl Grl {
         let policy = if exact && self.train.samples_whole_distribution() {
             rollout.sampled_log_probs.clone()
         } else {
-            clock.time(Part::Forward, || log_probs(&self.view, rollout, self.batch, temperature))?
+            clock.time(Part::Forward, || log_probs(&self.actor.view, rollout, self.batch, temperature))?
         };
         let behaviour = if exact { &rollout.sampled_log_probs } else { &policy };
         let below_zero = |values: &[f32]| values.iter().map(|x| x.min(0.0)).collect::<Vec<f32>>();
@@ -255,82 +264,17 @@ impl Grl {
         Ok(scored)
     }
 
-    fn loss(&mut self, pass: &Pass<'_>) -> Result<Outcome> {
-        let mut responses: Vec<&Scored> = Vec::with_capacity(pass.rows.len());
-        for &position in pass.rows {
-            let found = self.learnt.store.get(position);
-            responses.push(found.ok_or_else(|| Error::run(format!("the replay store has no response {position}")))?);
-        }
-        let mut prompt: Option<&Scored> = None;
-        let sequences: Vec<(&[u32], &[u32])> = responses
-            .iter()
-            .map(|response| {
-                let same = prompt.filter(|known| known.prompt == response.prompt).unwrap_or(response);
-                prompt = Some(same);
-                (&same.prompt_tokens[..], &response.tokens[..])
-            })
-            .collect();
-        let batch = Batch::of_completions(sequences)?;
-        let hidden = self.model.hidden(&batch.ids, &batch.layout, pass.dropout)?; // (N, C)
-        let policy = self.model.token_log_probs(&hidden, &batch.rows, &batch.targets, self.online.temperature)?; // (M,)
-        let log_probs: Vec<f64> = policy.log_probs.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
-        let concat = |of: fn(&Scored) -> &Vec<f32>| -> Vec<f64> {
-            responses.iter().flat_map(|response| of(response).iter().map(|x| f64::from(*x))).collect()
-        };
-        let (behaviour, reference) =
-            (concat(|response| &response.log_probs_behaviour), concat(|response| &response.log_probs_ref));
-        let tau = self.learnt.tau;
-        let begin = Instant::now();
-        let values = responses.iter().map(|response| {
-            Ok(self.learnt.values.baseline(self.features.point(response.prompt)?, response.soft_return(tau)))
-        });
-        let values = values.collect::<Result<Vec<f64>>>()?;
-        self.in_memory += begin.elapsed();
-        let numbers = |of: &dyn Fn(&Scored) -> f64| responses.iter().map(|response| of(response)).collect::<Vec<f64>>();
-        let (rewards, costs) = (numbers(&|response| response.reward), numbers(&|response| tau * response.log_ratio));
-        let items = pass.denominator as usize;
-        let whole = Whole { responses: items, tokens: batch.targets.len(), items };
-        let ragged = loss::Batch::new(&log_probs, &reference, &batch.counts)?.part_of(whole);
-        let known = Responses {
-            rewards: &rewards,
-            values: &values,
-            costs: &costs,
-            behaviour: &behaviour,
-            behaviour_ratios: &numbers(&Scored::behaviour_log_ratio),
-            pairs: &self.pairs(pass.rows),
-        };
-        let judged = judge(&self.keys, tau, &ragged, &known)?;
-        let ratios = ragged.log_ratios();
-        let tally = &mut self.tally;
-        tally.passes += 1.0;
-        if let Some(clipped) = judged.clipped {
-            tally.clipped = Some(tally.clipped.unwrap_or(0.0) + clipped);
-        }
-        for (i, ratio) in ratios.iter().enumerate() {
-            tally.residuals.0 += (rewards[i] - tau * ratio - values[i]).powi(2);
-            tally.residuals.1 += 1.0;
-        }
-        let update = &mut self.update;
-        update.kl +=
-            ragged.spans().iter().map(|at| sequence_kl(&log_probs[at.clone()], &behaviour[at.clone()])).sum::<f64>();
-        update.seen.extend(pass.rows.iter().copied().zip(ratios));
-        update.log_probs.extend(&log_probs);
-        update.behaviour.extend(behaviour);
-        let grad: Vec<f32> = judged.grad.iter().map(|grad| *grad as f32).collect();
-        // A scalar with the right gradient: Σ ∂L/∂(log π) · log π, the factors being constants
-        let graph = (policy.log_probs * Tensor::new(grad, hidden.device())?)?.sum_all()?;
-        Ok(Outcome { loss: judged.loss, graph, metrics: Metrics::new(), tokens: batch.tokens })
-    }
-
     /// Fresh completions of held-out prompts: what they score, and how well the field foresaw it
     fn evaluate(&mut self, rows: &[usize], clock: &mut StepClock) -> Result<Outcome> {
         let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
         let result = (|| {
             let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
             let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
-            let mut rollout = eval.collect(&self.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
+            let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
             let scored = self.scored(&mut rollout, clock)?;
-            let metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
+            let mut metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
+            metrics.extend(self.calibration_metrics(&scored)?.iter());
+            objective_metrics(&rollout, self.learnt.tau, &mut metrics);
             let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
             let loss = -metrics.get("soft_return").unwrap_or(0.0);
             Ok(Outcome { loss, graph, metrics, tokens: rollout.tokens() })
@@ -342,7 +286,7 @@ impl Grl {
 
 impl Objective for Grl {
     fn model(&self) -> &dyn Trainable {
-        &self.model
+        &self.actor
     }
 
     /// Prompts
@@ -370,13 +314,17 @@ impl Objective for Grl {
         let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
         let check = context.checker();
         let per_prompt = self.online.num_generations;
-        let mut rollout = self.train.collect(&self.view, &prompts, per_prompt, seed, context.clock, &check)?;
-        let scored = self.scored(&mut rollout, context.clock)?;
+        let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
+        let mut scored = self.scored(&mut rollout, context.clock)?;
         let begin = Instant::now();
         self.before = Some(Box::new(self.learnt.clone()));
-        self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
-        let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         let due = context.step.is_multiple_of(self.keys.kernel_fit_steps as u64);
+        let doubted = if self.keys.reward_pessimism { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
+        self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
+        if let Some(doubted) = doubted {
+            self.metrics.set("reward_pessimism", doubted);
+        }
+        let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
         let fresh = self.learnt.add(scored, &self.features, self.step, due)?;
         self.metrics.extend(self.memory_metrics(fresh)?.iter());
@@ -457,10 +405,17 @@ impl Objective for Grl {
     fn save_state(&self, checkpoint: &CheckpointWriter) -> Result<Value> {
         let learnt = self.before.as_deref().unwrap_or(&self.learnt);
         self.keep(checkpoint.path(), learnt)?;
-        keep::save(checkpoint.path(), learnt, &self.features)
+        let head = self.actor.save_critic(checkpoint.path())?;
+        keep::save(checkpoint.path(), learnt, &self.features, self.responses.as_ref(), head)
     }
 
     fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
-        keep::restore(checkpoint.path(), state, &mut self.learnt, &mut self.features)
+        let head = keep::restore(checkpoint.path(), &state, &mut self.learnt, &mut self.features)?;
+        if self.keys.reward_pessimism {
+            let reference = self.features.reference().detached()?;
+            let found = keep::restore_responses(checkpoint.path(), &state, &mut self.learnt, &self.keys, reference)?;
+            self.responses = found;
+        }
+        self.actor.restore_critic(checkpoint.path(), head)
     }
 }

@@ -17,6 +17,8 @@ pub struct Learnt {
     pub store: ReplayStore,
     /// Particles and field
     pub values: Values,
+    /// Rewards of responses, where doubt about them counts
+    pub responses: Option<Values>,
     /// What steers τ
     pub controller: KlController,
     /// The τ that soft returns are stated with
@@ -37,6 +39,7 @@ impl Learnt {
         Ok(Self {
             store: ReplayStore::new(keys.replay_capacity, keys.replay_max_age as u32)?,
             values: Values::new(keys, dim)?,
+            responses: None,
             controller,
             tau: keys.tau,
             next_group: 0,

@@ -42,7 +42,8 @@ impl Values {
         let estimator = match keys.estimator {
             ValueEstimator::Sum => Kind::Sum,
             ValueEstimator::NadarayaWatson => Kind::Average,
-            ValueEstimator::GaussianProcess => Kind::Process,
+            // Of the last two the field is not asked for a baseline; it is kept for those who look at the memory
+            ValueEstimator::GaussianProcess | ValueEstimator::Group | ValueEstimator::Network => Kind::Process,
         };
         let rule = Rule {
             estimator,
