@@ -37,13 +37,17 @@ pub(super) fn page(results: &Results, runs: &[Run]) -> Result<String> {
     render_after("collimate demo", &sections, runs)
 }
 
-/// Where proxy and gold part: who is best by either, and how far both moved from the second to the last third of each run
+/// Where proxy and gold part: how either ranks the aligned models, and how far both moved from the second to the last third
+/// of each run
 pub(super) fn parting(results: &Results, runs: &[Run]) -> String {
-    let best = |of: fn(&Figures) -> f64| {
-        let models = results.findings.models.iter();
-        models.max_by(|a, b| of(a).total_cmp(&of(b))).map_or("none", |model| model.label)
+    let ranked = |of: fn(&Figures) -> f64| {
+        let aligned = results.findings.models.iter().filter(|model| !matches!(model.label, "base" | "SFT"));
+        let mut aligned: Vec<&Figures> = aligned.collect();
+        aligned.sort_by(|a, b| of(b).total_cmp(&of(a)));
+        let shown = aligned.into_iter().map(|model| format!("{} {:+.2}", model.label, of(model)));
+        shown.collect::<Vec<_>>().join(", ")
     };
-    let (by_proxy, by_gold) = (best(|model| model.proxy.mean), best(|model| model.gold.mean));
+    let (by_proxy, by_gold) = (ranked(|model| model.proxy.mean), ranked(|model| model.gold.mean));
     let change = |run: &Run, metric: &str| {
         let values: Vec<f64> = run.metrics.get(metric).into_iter().flatten().map(|(_, value)| *value).collect();
         let third = (values.len() / 3).max(1);
@@ -55,8 +59,8 @@ pub(super) fn parting(results: &Results, runs: &[Run]) -> String {
         .into_iter()
         .map(|Online { name, run }| format!("{} {:+.2} and {:+.2}", name.text, change(run, PROXY), change(run, GOLD)));
     format!(
-        "Where they part: {by_proxy} is best by proxy, {by_gold} by gold. From the second to the last third of training, \
-         proxy and gold moved by {}.",
+        "Where they part: by proxy {by_proxy}; by gold {by_gold}. From the second to the last third of training, proxy and \
+         gold moved by {}.",
         moved.collect::<Vec<_>>().join(", ")
     )
 }
