@@ -18,7 +18,7 @@ use crate::model::config::Gpt2Config;
 use crate::model::hub::Hub;
 use crate::{Error, Result};
 
-/// What datasets hold
+/// What datasets hold, and the same rows in other forms
 #[derive(Debug, clap::Subcommand)]
 #[command(arg_required_else_help = true)]
 pub enum Data {

@@ -102,6 +102,7 @@ impl Plot<'_> {
     fn fill(&self, area: &Area<'_>, (x, y): (Range, Range)) -> Drawn {
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_top(14)
             .margin_right(16)
             .x_label_area_size(44)
             .y_label_area_size(70)
@@ -282,7 +283,7 @@ mod tests {
         let inline = plot.inline().unwrap().unwrap();
         assert!(!inline.contains("xmlns") && !inline.contains("a &amp; b"));
         // The band reaches higher than the curve
-        assert!(svg.contains("\n8\n"), "{svg}");
+        assert!(svg.contains(">\n8\n<"), "{svg}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
         let curve = LearningCurve::new([(5.0, 0.0), (10.0, 1.0), (20.0, 0.5), (30.0, 2.0)]);
         assert_eq!(
             [-1.0, 0.0, 0.5, 1.0, 1.5, 3.0].map(|threshold| curve.reaches(threshold)),
-            [Some(5.0), Some(5.0), Some(7.5), Some(10.0), Some(20.0 + 10.0 * (1.0 / 1.5)), None]
+            [Some(5.0), Some(5.0), Some(7.5), Some(10.0), Some(20.0 + 10.0 * 1.0 / 1.5), None]
         );
     }
 
