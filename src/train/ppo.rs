@@ -99,6 +99,8 @@ struct Tally {
     ratios: Vec<f64>,
     /// k3 of the update that is under way, for `target_kl`
     drift: f64,
+    /// KL of the rollout in nats a completion, for the controller
+    kl: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -301,8 +303,7 @@ impl Objective for Ppo {
         let (stats, scores) = self.judge(&mut rollout, context.clock)?;
         self.judged = (scores, beta);
         self.metrics = self.rollout_metrics(&rollout, &stats, &self.train.reward_weights().0);
-        self.controller.update(stats.kl, rollout.len());
-        self.tally = Tally::default();
+        self.tally = Tally { kl: stats.kl, ..Tally::default() };
         let mut updates = Vec::new();
         let n = rollout.len();
         let mini_batch = n.div_ceil(self.keys.num_mini_batches).max(1);
@@ -410,6 +411,8 @@ impl Objective for Ppo {
 
     fn end_step(&mut self, step: u64) -> Result<Metrics> {
         let tally = std::mem::take(&mut self.tally);
+        // Not before: a step that a signal breaks off is begun again from the checkpoint
+        self.controller.update(tally.kl, self.rollout.len());
         let mut metrics = std::mem::take(&mut self.metrics);
         if let Some(field) = &mut self.field {
             let (scores, beta) = std::mem::take(&mut self.judged);
