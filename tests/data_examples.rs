@@ -9,7 +9,7 @@ use collimate::Error;
 use collimate::data::{
     Dataset, Format, Kind, LmOptions, PreferenceOptions, PromptOptions, ReadOptions, RowReport, Tokenizer, Truncation,
     lm_examples, lm_spans, pair_examples, preference_examples, preference_spans, prompt_examples, read_dataset,
-    summarize,
+    summarize, unpaired_examples,
 };
 use serde_json::{Value, json};
 
@@ -229,4 +229,57 @@ fn tokenised_pairs_are_taken_as_they_are() {
     let ids = [json!({"chosen_ids": whole[0].chosen, "rejected_ids": whole[0].rejected})];
     assert_eq!(pair_examples(&dataset(&ids), &tokenizer(), 100).unwrap().examples, whole);
     assert_eq!(Format::of(&dataset(&ids), "text").unwrap().to_string(), "tokenised preference");
+}
+
+/// Rows of the shape of datasets that TRL's documentation uses, each for the trainer that it is used with
+#[test]
+fn ready_made_datasets_load_unchanged() {
+    let mut tokenizer = tokenizer();
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+    tokenizer.set_chat_template(template).unwrap();
+    let user = json!({"role": "user", "content": "where is the heron?"});
+    let says = |text: &str| json!({"role": "assistant", "content": text});
+    let (good, bad) = (says("by the mill"), says("nowhere"));
+    let pairs = [
+        // trl-lib/ultrafeedback_binarized
+        json!({"chosen": [user, good], "rejected": [user, bad], "score_chosen": 8.0, "score_rejected": 2.5}),
+        // trl-lib/tldr-preference, trl-lib/lm-human-preferences-sentiment
+        json!({"prompt": "SUBREDDIT: r/birds\n\nTL;DR:", "chosen": " A heron.", "rejected": " A bird", "info": {"id": "t3"}}),
+        // trl-lib/hh-rlhf-helpful-base
+        json!({"prompt": [user], "chosen": [good], "rejected": [bad]}),
+        // Anthropic/hh-rlhf
+        json!({"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: what"}),
+        // trl-internal-testing/descriptiveness-sentiment-trl-style: a text beside messages that repeat it
+        json!({"prompt": "where is the heron?", "chosen": [user, good], "rejected": [user, bad]}),
+        // insub/imdb_prefix20_forDPO_gpt2-large-imdb-FT_siebert_sentiment-roberta-large-english
+        json!({"text": "The film", "chosen": "The film was good", "rejected": "The film was bad"}),
+    ];
+    for row in pairs {
+        let rows = dataset(std::slice::from_ref(&row));
+        let pair = &preference_examples(&rows, &tokenizer, &PreferenceOptions::default()).unwrap().examples[0];
+        assert!(!pair.chosen.is_empty() && pair.chosen != pair.rejected, "{row}");
+        assert_eq!(pair_examples(&rows, &tokenizer, 200).unwrap().examples.len(), 1, "{row}");
+    }
+    let texts = [
+        // trl-lib/Capybara
+        (json!({"messages": [user, good], "source": "Dove", "num_turns": 1}), false),
+        // trl-lib/tldr
+        (json!({"prompt": "SUBREDDIT: r/birds\n\nTL;DR:", "completion": " A heron."}), true),
+        // stanfordnlp/imdb
+        (json!({"text": "A fine film.", "label": 1}), false),
+    ];
+    for (row, prompted) in texts {
+        let prepared = lm_examples(&dataset(std::slice::from_ref(&row)), &tokenizer, &LmOptions::default()).unwrap();
+        assert_eq!(prepared.examples[0].loss.contains(&false), prompted, "{row}");
+    }
+    // trl-lib/kto-mix-14k
+    let row = json!({"prompt": [user], "completion": [good], "label": true});
+    let liked = unpaired_examples(&dataset(&[row]), &tokenizer, &PreferenceOptions::default()).unwrap();
+    assert!(liked.examples[0].label);
+    // trl-lib/ultrafeedback-prompt, trl-lib/DeepMath-103K
+    for row in [json!({"prompt": [user]}), json!({"prompt": [user], "solution": "\\boxed{2}"})] {
+        let prompts =
+            prompt_examples(&dataset(std::slice::from_ref(&row)), &tokenizer, &PromptOptions::default()).unwrap();
+        assert_eq!(prompts.examples[0].row.fields.len(), row.as_object().unwrap().len());
+    }
 }
