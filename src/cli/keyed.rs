@@ -13,6 +13,11 @@ use crate::config::{CommandSpec, Context, Value};
 pub trait Keyed {
     /// What it is called with, for the flags and for messages
     const SPEC: CommandSpec;
+
+    /// Adds what the flags of the keys do not say by themselves
+    fn arrange(command: Command) -> Command {
+        command
+    }
 }
 
 /// The arguments of such a command
@@ -51,7 +56,7 @@ impl<K: Keyed> clap::Args for KeyedArgs<K> {
             .value_name("FILE.yaml")
             .value_parser(value_parser!(PathBuf))
             .help("YAML file with any of the keys below; flags beat it");
-        flags::add_keys(command.next_line_help(true).arg(config), &K::SPEC)
+        K::arrange(flags::add_keys(command.next_line_help(true).arg(config), &K::SPEC))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

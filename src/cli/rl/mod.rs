@@ -21,7 +21,7 @@ pub(super) use train::TRAIN;
 #[command(arg_required_else_help = true)]
 pub enum Rl {
     /// Train an agent in an environment
-    Train(train::Args),
+    Train(KeyedArgs<train::Train>),
     /// Play the policy of a run, or of several, and print the returns as JSON
     Eval(eval::Args),
     /// Play a policy, or chance, and write the transitions to a file that `cql` and `iql` learn from
@@ -37,7 +37,7 @@ pub enum Rl {
 /// Runs `collimate rl`
 pub fn run(command: Rl) -> Result<()> {
     match command {
-        Rl::Train(args) => train::run(&args),
+        Rl::Train(args) => args.run(),
         Rl::Eval(args) => eval::run(&args),
         Rl::Record(args) => record::run(&args),
         Rl::Trace(args) => trace::trace(&args),

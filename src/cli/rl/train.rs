@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::Command;
 use serde_json::Value as Json;
 
 use super::agents::build;
 use crate::Result;
-use crate::cli::flags;
-use crate::config::{self, CommandSpec, Context, RlAgent, RlConfig, Value, Values, to_yaml};
+use crate::cli::keyed::Keyed;
+use crate::config::{self, CommandSpec, Context, RlAgent, RlConfig, Values, to_yaml};
 use crate::rl::env::{Kwargs, MakeOptions, make_vec};
 use crate::rl::saved::Origin;
 use crate::rl::train::{Checkpoints, Evaluation, RunOptions, train};
@@ -23,32 +23,15 @@ pub(in crate::cli) const TRAIN: CommandSpec = CommandSpec {
     run: run_values,
 };
 
-/// The arguments of `collimate rl train`: a flag for each key
+/// `collimate rl train`
 #[derive(Debug)]
-pub struct Args {
-    config: Option<PathBuf>,
-    typed: Vec<(String, Value)>,
-}
+pub struct Train;
 
-impl clap::FromArgMatches for Args {
-    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        Ok(Self { config: matches.get_one("config").cloned(), typed: flags::typed(matches, &TRAIN) })
-    }
+impl Keyed for Train {
+    const SPEC: CommandSpec = TRAIN;
 
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
-impl clap::Args for Args {
-    fn augment_args(command: Command) -> Command {
-        let config = Arg::new("config")
-            .long("config")
-            .value_name("FILE.yaml")
-            .value_parser(value_parser!(PathBuf))
-            .help("YAML file with any of the keys below; flags beat it");
-        let command = flags::add_keys(command.next_line_help(true).arg(config), &TRAIN);
+    /// Each agent's own defaults, and which keys it takes
+    fn arrange(command: Command) -> Command {
         TRAIN
             .keys()
             .fold(command, |command, key| {
@@ -64,10 +47,6 @@ impl clap::Args for Args {
             })
             .after_help(headings())
     }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
 }
 
 /// Which agent takes the keys under which headings
@@ -80,13 +59,6 @@ fn headings() -> String {
     };
     let lines: String = RlAgent::all().map(line).collect();
     format!("Every agent takes the keys under Run, Evaluation and Learning, and:{lines}")
-}
-
-/// Runs `collimate rl train`
-pub(super) fn run(args: &Args) -> Result<()> {
-    let (values, _) = TRAIN.load(args.config.as_deref(), args.typed.clone())?;
-    let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    (TRAIN.run)(&values, &Context { command_line })
 }
 
 fn run_values(values: &Values, context: &Context) -> Result<()> {
