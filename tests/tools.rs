@@ -334,6 +334,19 @@ fn eval_judges_what_models_write() {
 }
 
 #[test]
+fn bfloat16_is_computed_with_where_the_processor_has_it() {
+    let eval = ["eval", "--model", "model", "--dataset_name", "text.jsonl", "--json"];
+    let loss = |flags: &[&str]| {
+        let outcome = collimate(&[&eval[..], flags].concat());
+        (number(&outcome.objects()[0], "loss"), outcome.stderr.contains("falls back to f32"))
+    };
+    let (plain, _) = loss(&[]);
+    let (rounded, fell_back) = loss(&["--bf16"]);
+    near(rounded, plain, 1e-2, "loss in bfloat16");
+    assert_eq!(rounded == plain, fell_back, "either it is used, or the program says that it is not");
+}
+
+#[test]
 fn eval_says_which_rows_it_left_out() {
     let rows = b"{\"prompt\":\"The otter\",\"completion\":\" waited\"}\n{\"prompt\":\"\",\"completion\":\"\"}\n";
     let (_folder, path) = file("rows.jsonl", rows);

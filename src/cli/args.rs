@@ -3,6 +3,8 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::logging;
+use crate::ops::Precision;
+use crate::ops::kernels::bf16;
 use crate::{Error, Result};
 
 /// The flags that every command has
@@ -63,6 +65,18 @@ pub(super) fn both_spellings(command: Command) -> Command {
             if takes_value { arg.hide_possible_values(true) } else { arg }
         })
         .mut_subcommands(both_spellings)
+}
+
+/// The precision of products that the flag `bf16` asks for, as far as the processor has it
+pub(super) fn precision(bf16: bool) -> Precision {
+    match (bf16, bf16::supported()) {
+        (true, true) => Precision::Bf16,
+        (true, false) => {
+            tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
+            Precision::F32
+        }
+        (false, _) => Precision::F32,
+    }
 }
 
 /// A number from 0 up

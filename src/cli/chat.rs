@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
+use super::args::precision;
 use super::generate::tokens;
 use super::output::Output;
 use super::sampling::{SamplingArgs, TextStream};
@@ -117,7 +118,7 @@ struct Chat<'a> {
 pub fn run(args: Args) -> Result<()> {
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
     let form = Form::of(args.format, &source)?;
-    let model = source.load_packed(args.sampling.precision())?;
+    let model = source.load_packed(precision(args.sampling.bf16))?;
     let system = args.system.clone();
     let mut chat = Chat { source: &source, model: &model, args: &args, form, system, turns: Vec::new(), answers: 0 };
     let interactive = io::stdin().is_terminal();

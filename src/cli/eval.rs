@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{count, non_negative};
+use super::args::{count, non_negative, precision};
 use super::data::parse_columns;
 use super::judge::{JudgeArgs, judge};
 use super::output::Output;
@@ -14,6 +14,7 @@ use crate::model::config::Architecture;
 use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::model::reward::RewardModel;
+use crate::ops::Precision;
 use crate::train::evaluate::{EvaluateOptions, Evaluation, evaluate_pairs, evaluate_texts};
 use crate::train::evaluate_reward::evaluate_rewards;
 use crate::train::source::ModelSource;
@@ -88,9 +89,7 @@ pub fn run(args: Args) -> Result<()> {
     let source = ModelSource::find(&hub, &args.model, Some(&args.model_revision))?;
     let find = |name: &String| ModelSource::find(&hub, name, Some(&args.ref_model_revision));
     let reference = args.ref_model.as_ref().map(find).transpose()?;
-    if args.bf16 {
-        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
-    }
+    let precision = precision(args.bf16);
     let config = args.dataset_config.clone();
     let path = hub.dataset(&args.dataset_name, None, config.as_deref())?;
     // A dataset named for evaluation alone may be a plain file, whose only split is `train`
@@ -100,11 +99,11 @@ pub fn run(args: Args) -> Result<()> {
     let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
 
     if args.judge.asked() {
-        let (evaluation, report) = judge(&source, reference.as_ref(), &dataset, &args.judge, args.offline)?;
+        let (evaluation, report) = judge(&source, reference.as_ref(), &dataset, &args.judge, precision, args.offline)?;
         return print(&evaluation, &report, args.json);
     }
     if is_reward_model(&source) {
-        return rank(&source, &dataset, &args);
+        return rank(&source, &dataset, precision, &args);
     }
     let sources: Vec<&ModelSource> = [&source].into_iter().chain(&reference).collect();
     let positions = sources.iter().map(|source| source.config.n_positions).min().unwrap_or(MAX_LENGTH);
@@ -112,7 +111,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.max_length.is_some_and(|asked| asked > max_length) {
         tracing::info!("`max_length` is {max_length}, the model's positions");
     }
-    let (evaluation, report) = evaluate(&sources, &dataset, max_length, &args)?;
+    let (evaluation, report) = evaluate(&sources, &dataset, max_length, precision, &args)?;
     print(&evaluation, &report, args.json)
 }
 
@@ -121,7 +120,7 @@ pub(super) fn is_reward_model(source: &ModelSource) -> bool {
 }
 
 /// What `eval` does with a reward model
-fn rank(source: &ModelSource, dataset: &Dataset, args: &Args) -> Result<()> {
+fn rank(source: &ModelSource, dataset: &Dataset, precision: Precision, args: &Args) -> Result<()> {
     if args.ref_model.is_some() {
         return Err(Error::usage("a reward model is not compared with a reference")
             .hint("leave out `ref_model`, and evaluate the other model by itself"));
@@ -129,7 +128,7 @@ fn rank(source: &ModelSource, dataset: &Dataset, args: &Args) -> Result<()> {
     let max_length = args.max_length.unwrap_or(usize::MAX).min(source.config.n_positions);
     let prepared = pair_examples(dataset, &source.tokenizer, max_length)?;
     source.check_tokens(prepared.examples.iter().flat_map(|pair| [&pair.chosen[..], &pair.rejected[..]]))?;
-    let model = RewardModel::load(&source.folder)?.detached()?;
+    let model = RewardModel::load(&source.folder)?.detached()?.with_precision(precision)?;
     print(&evaluate_rewards(&model, &prepared.examples)?, &prepared.report, args.json)
 }
 
@@ -138,6 +137,7 @@ fn evaluate(
     sources: &[&ModelSource],
     dataset: &Dataset,
     max_length: usize,
+    precision: Precision,
     args: &Args,
 ) -> Result<(Evaluation, RowReport)> {
     let (tokenizer, max_length) = (&sources[0].tokenizer, Some(max_length));
@@ -157,20 +157,21 @@ fn evaluate(
         let options = PreferenceOptions { max_length, truncation: Truncation::KeepStart };
         let prepared = preference_examples(dataset, tokenizer, &options)?;
         let parts = prepared.examples.iter().flat_map(|pair| [&pair.prompt, &pair.chosen, &pair.rejected]);
-        let models = load(sources, &parts.map(Vec::as_slice).collect::<Vec<_>>())?;
+        let models = load(sources, precision, &parts.map(Vec::as_slice).collect::<Vec<_>>())?;
         let options = EvaluateOptions { reference: models.get(1), beta: args.beta, batch_size: args.batch_size };
         return Ok((evaluate_pairs(&models[0], &prepared.examples, &options)?, prepared.report));
     }
     let prepared = lm_examples(dataset, tokenizer, &LmOptions { max_length, ..LmOptions::default() })?;
-    let models = load(sources, &prepared.examples.iter().map(|example| example.ids.as_slice()).collect::<Vec<_>>())?;
+    let sequences: Vec<&[u32]> = prepared.examples.iter().map(|example| example.ids.as_slice()).collect();
+    let models = load(sources, precision, &sequences)?;
     let options = EvaluateOptions { reference: models.get(1), beta: args.beta, batch_size: args.batch_size };
     Ok((evaluate_texts(&models[0], &prepared.examples, &options)?, prepared.report))
 }
 
 /// The models, if all of them know the tokens
-fn load(sources: &[&ModelSource], sequences: &[&[u32]]) -> Result<Vec<Gpt2>> {
+fn load(sources: &[&ModelSource], precision: Precision, sequences: &[&[u32]]) -> Result<Vec<Gpt2>> {
     sources.iter().try_for_each(|source| source.check_tokens(sequences.iter().copied()))?;
-    sources.iter().map(|source| source.load_frozen()).collect()
+    sources.iter().map(|source| source.load_frozen()?.with_precision(precision)).collect()
 }
 
 /// One JSON object, or a table

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::args::count;
+use super::args::{count, precision};
 use super::output::Output;
 use super::sampling::{SamplingArgs, TextStream};
 use crate::data::{Place, ReadOptions, read_dataset};
@@ -99,7 +99,7 @@ fn generated<'n>(
             None => error,
         })?);
     }
-    let model = source.load_packed(args.sampling.precision())?;
+    let model = source.load_packed(precision(args.sampling.bf16))?;
     let output = generate_packed(&model, &ids, &options(args, &source), &|| Ok(()))?;
     Ok(Generated { name, source, output })
 }
@@ -170,7 +170,7 @@ fn streamed(args: &Args, source: &ModelSource, texts: &[(String, Option<Place>)]
         ));
     }
     let ids = encode(prompt, source)?;
-    let model = source.load_packed(args.sampling.precision())?;
+    let model = source.load_packed(precision(args.sampling.bf16))?;
     let mut out = Output::open();
     out.piece(prompt)?;
     let mut text = TextStream::new(&source.tokenizer, &[]);

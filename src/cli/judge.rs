@@ -3,6 +3,7 @@
 use super::args::{count, non_negative, share};
 use super::eval::is_reward_model;
 use crate::data::{Dataset, PromptOptions, RowReport, prompt_examples};
+use crate::ops::Precision;
 use crate::reward::{Options as RewardOptions, Rewards};
 use crate::rollout::Sampling;
 use crate::train::collect::Collector;
@@ -52,6 +53,7 @@ pub(super) fn judge(
     reference: Option<&ModelSource>,
     dataset: &Dataset,
     args: &JudgeArgs,
+    precision: Precision,
     offline: bool,
 ) -> Result<(Evaluation, RowReport)> {
     for source in [Some(source), reference].into_iter().flatten() {
@@ -80,8 +82,9 @@ pub(super) fn judge(
         seed: args.seed,
         whole_distribution: args.temperature == 1.0 && args.top_p >= 1.0,
     };
-    let reference = reference.map(ModelSource::load_frozen).transpose()?;
-    let model = source.load_frozen()?;
+    let load = |source: &ModelSource| source.load_frozen()?.with_precision(precision);
+    let reference = reference.map(load).transpose()?;
+    let model = load(source)?;
     let evaluation = evaluate_completions(&mut collector, &model, reference.as_ref(), &options, &|| Ok(()))?;
     Ok((evaluation, prepared.report))
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::count;
+use super::args::{count, precision};
 use super::lines::read_lines;
 use super::output::Output;
 use crate::data::Row;
@@ -57,9 +57,6 @@ struct Line<'a> {
 pub fn run(args: Args) -> Result<()> {
     let texts = read_texts(&args.texts)?;
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
-    if args.bf16 {
-        tracing::warn!("`bf16` falls back to f32: products in bfloat16 are not built yet");
-    }
     let mut sequences: Vec<Vec<u32>> =
         texts.par_iter().map(|text| source.tokenizer.encode_rendered(text)).collect::<Result<_>>()?;
     source.check_tokens(sequences.iter().map(Vec::as_slice))?;
@@ -73,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
         ids.truncate(max_length);
     }
 
-    let model = source.load_frozen()?;
+    let model = source.load_frozen()?.with_precision(precision(args.bf16))?;
     let mut output = Output::open();
     log_probs(&model, &sequences, args.batch_size, |i, logprobs| {
         let line = Line { token_ids: &sequences[i], logprobs };

@@ -3,8 +3,6 @@
 use super::args::{count, non_negative, positive, share};
 use crate::Result;
 use crate::data::Tokenizer;
-use crate::ops::Precision;
-use crate::ops::kernels::bf16;
 use crate::rollout::{Options, Sampling};
 
 /// How tokens are chosen, and how many
@@ -53,18 +51,6 @@ impl SamplingArgs {
             batch_size: 1,
             seed: self.seed,
             stop,
-        }
-    }
-
-    /// bfloat16 where it is asked for and the processor has it
-    pub fn precision(&self) -> Precision {
-        match (self.bf16, bf16::supported()) {
-            (true, true) => Precision::Bf16,
-            (true, false) => {
-                tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
-                Precision::F32
-            }
-            (false, _) => Precision::F32,
         }
     }
 }

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::args::count;
+use super::args::{count, precision};
 use super::lines::read_lines;
 use super::output::Output;
 use crate::data::{RowSequences, row_sequences};
 use crate::model::hub::Hub;
 use crate::model::reward::RewardModel;
-use crate::ops::Precision;
-use crate::ops::kernels::bf16;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
@@ -62,8 +60,7 @@ enum Line {
 pub fn run(args: Args) -> Result<()> {
     let dataset = read_lines(&args.rows)?;
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
-    let model = RewardModel::load(&source.folder)?.detached()?;
-    let model = if args.bf16 && bf16::supported() { model.with_precision(Precision::Bf16)? } else { model };
+    let model = RewardModel::load(&source.folder)?.detached()?.with_precision(precision(args.bf16))?;
     let statistics = args.normalize.then(|| model.statistics()).flatten();
     if args.normalize && statistics.is_none() {
         return Err(Error::usage(format!(
