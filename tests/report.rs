@@ -5,6 +5,7 @@ mod html;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use collimate::report::run::name_apart;
 use collimate::report::statistics::{
@@ -101,7 +102,7 @@ fn a_page_carries_all_it_shows() {
         run_folder(parent.path(), "rloo", "kl", &json!({"code": 1, "error": "loss is <NaN>"})),
     ];
     assert_eq!(runs[1].last_step, Some(50));
-    let page = render(&runs).expect("a page");
+    let page = render(&[], &runs).expect("a page");
     html::check(&page);
     // loss, reward, two divergences, one frontier for each, and one metric among the others
     assert_eq!(page.matches("<svg").count(), 7);
@@ -111,7 +112,7 @@ fn a_page_carries_all_it_shows() {
     assert!(page.contains("finished") && page.contains("running, or killed") && page.contains("loss is &lt;NaN&gt;"));
     assert!(page.contains("data") && !page.contains("<base>"), "texts of a run are escaped");
     assert!(page.contains("<td>0.125</td>"));
-    assert_eq!(page, render(&runs).expect("a page"), "the same runs give the same page");
+    assert_eq!(page, render(&[], &runs).expect("a page"), "the same runs give the same page");
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn runs_of_one_name_are_told_apart() {
 fn a_run_that_has_logged_nothing_has_a_page() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("manifest.json"), r#"{"starts": [{"seed": 1}]}"#).expect("a manifest");
-    let page = render(&[Run::read(folder.path()).expect("a run folder")]).expect("a page");
+    let page = render(&[], &[Run::read(folder.path()).expect("a run folder")]).expect("a page");
     html::check(&page);
     assert!(page.contains("Nothing is logged yet") && !page.contains("<svg"));
 }
@@ -140,4 +141,36 @@ fn what_is_no_run_folder_is_named() {
     fs::write(folder.path().join("metrics.jsonl"), "{\"step\":1}\nnonsense\n").expect("metrics");
     let error = Run::read(folder.path()).unwrap_err();
     assert!(error.message().contains("metrics.jsonl:2: "), "{error}");
+}
+
+#[test]
+fn a_grl_runs_page_shows_its_field() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let collimate = |arguments: &[&str]| {
+        let said =
+            Command::new(env!("CARGO_BIN_EXE_collimate")).args(arguments).current_dir(root).output().expect("it runs");
+        assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).expect("text")
+    };
+    let output = run.to_str().expect("a name");
+    let mut grl = vec!["grl", "--model_name_or_path", "data/walks/base", "--dataset_name", "data/walks/prompts.jsonl"];
+    grl.extend(["--reward_funcs", "shortest_path:data/walks/graph.json", "--max_completion_length", "10"]);
+    grl.extend(["--feature_dim", "4", "--max_steps", "3", "--logging_steps", "1", "--report_to", "none"]);
+    grl.extend(["--eval_dataset", "data/walks/prompts.jsonl", "--eval_strategy", "steps", "--eval_steps", "3"]);
+    grl.extend(["--num_generations_eval", "8", "--per_device_eval_batch_size", "160", "--output_dir", output]);
+    collimate(&grl);
+    let page = collimate(&["report", output]);
+    let page = fs::read_to_string(page.trim()).expect("the page");
+    html::check(&page);
+    for shown in ["value of prompts", "share of the field", "memory and replay store", "doubt right?", "highest third"]
+    {
+        assert!(page.contains(shown), "no `{shown}`");
+    }
+    // Each prompt in memory is a dot
+    let size = Run::read(&run).expect("a run").metrics["memory/size"].last().expect("a row").1;
+    let map =
+        page.split("<figcaption>value of prompts").nth(1).expect("the map").split("</svg>").next().expect("an end");
+    assert_eq!(map.matches("<circle").count() as f64, size);
 }

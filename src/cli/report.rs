@@ -1,5 +1,7 @@
 //! `collimate report`
 
+mod field;
+
 use std::path::PathBuf;
 
 use super::output::Output;
@@ -10,8 +12,8 @@ use crate::report::{Run, render};
 
 /// One HTML page for one or more finished or running run folders
 ///
-/// The page carries all it needs: it opens from disk, without a network and without scripts. It prints the path of the
-/// page.
+/// The page carries all it needs: it opens from disk, without a network and without scripts. Of a `grl` run it shows the
+/// field over prompts too. It prints the path of the page.
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct Args {
@@ -31,7 +33,8 @@ pub fn run(args: Args) -> Result<()> {
         [folder] => folder.join("report.html"),
         _ => PathBuf::from("report.html"),
     });
-    write_bytes(&path, render(&runs)?.as_bytes())?;
+    let page = render(&field::sections(&runs)?, &runs)?;
+    write_bytes(&path, page.as_bytes())?;
     let mut output = Output::open();
     output.line(&path.display().to_string())?;
     output.flush()

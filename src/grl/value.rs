@@ -149,6 +149,11 @@ impl ValueField {
         self.process.as_ref().map_or(0.0, |process| process.factor.jitter())
     }
 
+    /// w of V = μ₀ + Σ wᵢ k(·, xᵢ), where the estimator is of that form with μ₀ the prior mean: the Gaussian process
+    pub fn coefficients(&self) -> Option<&[f64]> {
+        self.process.as_ref().map(|process| process.alpha.as_slice())
+    }
+
     fn weights(&self, x: Point<'_>) -> Vec<f64> {
         let x = self.as_stored(x);
         self.memory.iter().map(|particle| self.estimator.kernel().value(x, particle.point)).collect()

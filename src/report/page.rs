@@ -63,10 +63,10 @@ struct Final {
     values: Vec<String>,
 }
 
-/// The page of these runs, overlaid where there are several
-pub fn render(runs: &[Run]) -> Result<String> {
+/// The page of these runs, overlaid where there are several, after what else is known of them
+pub fn render(sections: &[Section], runs: &[Run]) -> Result<String> {
     let titles: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-    render_after(&titles.join(", "), &[], runs)
+    render_after(&titles.join(", "), sections, runs)
 }
 
 /// A page of runs that begins with what somebody found out about them

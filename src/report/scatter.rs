@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub enum Mark {
     /// Large points, each by itself
     Point,
+    /// Many small points
+    Dot,
     /// Small points, joined in their order by a thin line: the way that a run took
     Way,
     /// A thin line alone: a rule to compare with, an interval
@@ -76,11 +78,12 @@ fn fill(area: &Area<'_>, series: &[Series], (x, y): (Range, Range), (x_label, y_
     for series in series {
         let colour = colour(series.colour);
         let points = || series.points.iter().copied();
-        if series.mark != Mark::Point {
+        if matches!(series.mark, Mark::Way | Mark::Rule) {
             chart.draw_series(LineSeries::new(points(), colour.stroke_width(1))).map_err(text)?;
         }
         let radius = match series.mark {
             Mark::Point => 6,
+            Mark::Dot => 3,
             Mark::Way => 2,
             Mark::Rule => continue,
         };

@@ -19,8 +19,17 @@ pub struct Progress {
     show: Show,
     total: u64,
     begin: (Instant, u64),
+    evaluations: Evaluations,
     figures: String,
     last_line: Option<Instant>,
+}
+
+/// What evaluations took and are going to take: they come rarely, and would spoil the pace of the steps
+#[derive(Debug, Default)]
+struct Evaluations {
+    took: Duration,
+    done: u32,
+    ahead: u64,
 }
 
 /// Lines come no faster than this, however short the steps are
@@ -42,7 +51,8 @@ impl Progress {
             (false, true) => Show::Bar(bar(total, done)),
             (false, false) => Show::Lines,
         };
-        Self { show, total, begin: (Instant::now(), done), figures: String::new(), last_line: None }
+        let begin = (Instant::now(), done);
+        Self { show, total, begin, evaluations: Evaluations::default(), figures: String::new(), last_line: None }
     }
 
     /// So many steps are done
@@ -66,18 +76,28 @@ impl Progress {
         }
     }
 
+    /// An evaluation is done, and so many are still to come
+    pub fn evaluated(&mut self, took: Duration, ahead: u64) {
+        self.evaluations.took += took;
+        self.evaluations.done += 1;
+        self.evaluations.ahead = ahead;
+    }
+
     fn is_line_due(&self, step: u64) -> bool {
         step == self.total || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
     }
 
-    /// `  2m 3s left`, from the pace of this start
+    /// `  2m 3s left`, from the pace of this start: that of its steps, and that of its evaluations
     fn time_left(&self, step: u64) -> String {
         let (begin, done) = self.begin;
         let (behind, ahead) = (step.saturating_sub(done), self.total.saturating_sub(step));
         if behind == 0 {
             return String::new();
         }
-        let left = begin.elapsed().as_secs_f64() / behind as f64 * ahead as f64;
+        let evaluations = &self.evaluations;
+        let stepping = begin.elapsed().saturating_sub(evaluations.took).as_secs_f64();
+        let evaluating = evaluations.took.as_secs_f64() / f64::from(evaluations.done.max(1));
+        let left = stepping / behind as f64 * ahead as f64 + evaluating * evaluations.ahead as f64;
         format!("  {} left", humantime::format_duration(Duration::from_secs(left.round() as u64)))
     }
 }
@@ -165,7 +185,8 @@ mod tests {
     }
 
     fn hidden(total: u64, begin: (Instant, u64), last_line: Option<Instant>) -> Progress {
-        Progress { show: Show::Nothing, total, begin, figures: String::new(), last_line }
+        let evaluations = Evaluations::default();
+        Progress { show: Show::Nothing, total, begin, evaluations, figures: String::new(), last_line }
     }
 
     #[test]
@@ -174,6 +195,16 @@ mod tests {
         let progress = hidden(130, (begin, 100), None);
         assert_eq!(progress.time_left(110), "  3m 20s left");
         assert_eq!(progress.time_left(100), "");
+    }
+
+    #[test]
+    fn time_left_counts_evaluations_apart_from_steps() {
+        let begin = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
+        let mut progress = hidden(30, (begin, 0), None);
+        // 40 s for 10 steps and 60 s for two evaluations, of which one more is to come
+        progress.evaluated(Duration::from_secs(20), 2);
+        progress.evaluated(Duration::from_secs(40), 1);
+        assert_eq!(progress.time_left(10), "  1m 50s left");
     }
 
     #[test]

@@ -336,6 +336,21 @@ impl StepLoop<'_> {
         }
     }
 
+    /// Evaluations that are still to come, after the one of this step
+    fn evaluations_ahead(&self) -> u64 {
+        let (step, total) = (self.state.step, self.plan.total_steps);
+        match self.keys.eval_strategy {
+            Strategy::No => 0,
+            Strategy::Steps => {
+                let every = self.keys.steps_between_evaluations().of(total as usize).max(1) as u64;
+                total.div_ceil(every).saturating_sub(step.div_ceil(every))
+            }
+            // Before the first step nothing is known of an epoch's length
+            Strategy::Epoch if step == 0 => 0,
+            Strategy::Epoch => (self.state.epoch * (total - step) as f64 / step as f64).ceil() as u64,
+        }
+    }
+
     /// Mean loss weighted by rows and mean metrics over batches, as the Hugging Face Trainer reports them
     fn evaluate(&mut self) -> Result<()> {
         let begin = std::time::Instant::now();
@@ -367,6 +382,7 @@ impl StepLoop<'_> {
         window.set("samples_per_second", rows.len() as f64 / seconds);
         let metrics = window.take().into_eval();
         self.write(&metrics)?;
+        self.progress.evaluated(begin.elapsed(), self.evaluations_ahead());
         self.progress.log(self.state.step, &metrics);
         self.last_eval = (Some(self.state.step), metrics);
         Ok(())

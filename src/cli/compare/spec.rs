@@ -94,7 +94,15 @@ impl Cell {
 struct Task {
     name: String,
     keys: Map,
+    /// Keys that one run has in this task only: its tuned learning rate, say
+    runs: Vec<(String, Map)>,
     range: Option<(f64, f64)>,
+}
+
+impl Task {
+    fn of_run(&self, name: &str) -> Option<&Map> {
+        self.runs.iter().find(|(run, _)| run == name).map(|(_, keys)| keys)
+    }
 }
 
 impl Spec {
@@ -121,6 +129,17 @@ impl Spec {
             Error::usage(format!("{file}: `runs` is not set")).hint("for example `runs: {ppo: {}, grpo: {beta: 0.04}}`")
         })?;
         let tasks = tasks(&values)?;
+        for (task, run) in tasks.iter().flat_map(|task| task.runs.iter().map(move |(run, _)| (&task.name, run))) {
+            if !runs.iter().any(|(name, _)| name == run) {
+                let error =
+                    Error::usage(format!("{file}: task `{task}` has keys for a run `{run}`, which is not in `runs`"));
+                let names = runs.iter().map(|(name, _)| name.as_str());
+                return Err(match nearest(run, names) {
+                    Some(near) => error.hint(format!("did you mean `{near}`?")),
+                    None => error.hint("the names under a task's `runs` are those of the comparison's `runs`"),
+                });
+            }
+        }
         let seeds = seeds(&values)?;
         let mut cells = Vec::new();
         let mut folders = BTreeSet::new();
@@ -132,7 +151,7 @@ impl Spec {
             let command = command(wanted).map_err(located)?;
             budget.admits(command.name).map_err(located)?;
             for task in &tasks {
-                let merged = merge([&common, &task.keys, &keys]);
+                let merged = merge([&common, &task.keys, &keys].into_iter().chain(task.of_run(&name)));
                 refuse_own(&merged).map_err(located)?;
                 let keys = at_budget(command, merged, &budget).map_err(located)?;
                 for &seed in &seeds {
@@ -220,7 +239,7 @@ fn seeds(values: &Values) -> Result<Vec<u64>> {
 
 fn tasks(values: &Values) -> Result<Vec<Task>> {
     let Some(found) = map(values, "tasks")? else {
-        return Ok(vec![Task { name: String::new(), keys: Vec::new(), range: None }]);
+        return Ok(vec![Task { name: String::new(), keys: Vec::new(), runs: Vec::new(), range: None }]);
     };
     let place = values.get("tasks").map_or(Place::Default, |(_, place)| place.clone());
     if found.is_empty() {
@@ -230,11 +249,15 @@ fn tasks(values: &Values) -> Result<Vec<Task>> {
         let located = |error: Error| place.locate(error.context(format_args!("task `{name}`")));
         let keys = as_map(keys).map_err(|found| located(expected_map(&found)))?;
         let (ranges, keys): (Map, Map) = keys.into_iter().partition(|(key, _)| key == "range");
+        let (runs, keys): (Map, Map) = keys.into_iter().partition(|(key, _)| key == "runs");
+        let runs = runs.into_iter().map(|(_, runs)| as_map(runs)).next().unwrap_or(Ok(Vec::new()));
+        let runs = runs.and_then(|runs| runs.into_iter().map(|(run, keys)| Ok((run, as_map(keys)?))).collect());
+        let runs = runs.map_err(|found: Value| located(expected_map(&found).context("`runs`")))?;
         let range = match ranges.first() {
             None => None,
             Some((_, value)) => Some(range(value).map_err(located)?),
         };
-        Ok(Task { name, keys, range })
+        Ok(Task { name, keys, runs, range })
     };
     let tasks = found.into_iter().map(task).collect::<Result<Vec<_>>>()?;
     let with_range = tasks.iter().filter(|task| task.range.is_some()).count();
@@ -384,6 +407,20 @@ mod tests {
     }
 
     #[test]
+    fn a_task_may_change_keys_of_one_run() {
+        let text = "runs: {ppo: {learning_rate: 1e-3}, grpo: {num_generations: 4}}\n\
+                    tasks: {one: {range: [0, 1]}, two: {range: [0, 1], runs: {ppo: {learning_rate: 1e-4}}}}";
+        let spec = read(&format!("{LANGUAGE}{text}")).unwrap();
+        let rates: Vec<_> = [0, 2, 6]
+            .map(|cell: usize| {
+                let values = Values::from_yaml(&spec.cells[cell].config, "cell").unwrap();
+                values.get("learning_rate").map(|(rate, _)| rate.as_scalar().unwrap().parse::<f64>().unwrap())
+            })
+            .into();
+        assert_eq!(rates, [Some(1e-3), Some(1e-4), None]);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_its_place() {
         for (text, expected) in [
             ("runs: {ppo: {seed: 3}}", "compare.yaml: run `ppo`: `seed` is set by the comparison"),
@@ -394,6 +431,14 @@ mod tests {
             ("runs: {ppo: {}}\nruns_: 3", "compare.yaml:6:1: unknown key `runs_` for `compare`"),
             ("runs: {a b: {command: ppo}, a-b: {command: ppo}}", "is another run's too"),
             ("runs: {ppo: {num_generations: 1000}}", "100 reward queries are less than the first step takes"),
+            (
+                "runs: {ppo: {}}\ntasks: {t: {runs: {pop: {}}}}",
+                "task `t` has keys for a run `pop`, which is not in `runs`",
+            ),
+            (
+                "runs: {ppo: {}}\ntasks: {t: {runs: {ppo: 3}}}",
+                "task `t`: `runs`: must be a map of keys to values, got `3`",
+            ),
             ("seed: 3", "unknown key `seed` for `compare`"),
             ("metric: reward", "`runs` is not set"),
         ] {

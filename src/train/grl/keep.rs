@@ -23,9 +23,9 @@ use crate::model::hub::Hub;
 use crate::train::source::ModelSource;
 use crate::{Error, Result, files};
 
-const MEMORY: &str = "memory.safetensors";
+pub(super) const MEMORY: &str = "memory.safetensors";
 const FEATURE_MAP: &str = "feature_map.safetensors";
-const PARTICLES: &str = "particles.json";
+pub(super) const PARTICLES: &str = "particles.json";
 const REPLAY: &str = "replay.safetensors";
 const RESPONSES: &str = "responses.safetensors";
 const RESPONSE_MAP: &str = "response_map.safetensors";
@@ -51,7 +51,7 @@ struct Saved {
 
 /// `particles.json`
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// Name and revision of the reference model
     model: String,
     model_revision: String,
@@ -59,16 +59,37 @@ struct Record {
     model_sha256: String,
     feature_map_sha256: String,
     tau: f64,
-    estimator: Estimator,
+    pub(super) estimator: Estimator,
     particles: Vec<Particle>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Particle {
+pub(super) struct Particle {
     key: String,
     row: Option<usize>,
-    prompt: String,
+    pub(super) prompt: String,
     responses: Vec<Response>,
+}
+
+impl Record {
+    /// Reads `particles.json` of a folder
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(PARTICLES);
+        let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
+        serde_json::from_slice(&text)
+            .map_err(|cause| Error::read(&path, cause).hint("the file is truncated, or was written by another version"))
+    }
+
+    /// Whose the memory is
+    pub(super) fn owner(&self) -> Owner {
+        Owner { model: self.model_sha256.clone(), feature_map: self.feature_map_sha256.clone() }
+    }
+
+    /// What is told of the particle with this key
+    pub(super) fn particle(&self, key: u64) -> Option<&Particle> {
+        let name = format!("{key:016x}");
+        self.particles.iter().find(|particle| particle.key == name)
+    }
 }
 
 /// A response behind a particle
@@ -160,7 +181,8 @@ pub(super) fn save(
     serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
 }
 
-fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+/// Reads a file of the memory, and names it where it is wrong
+pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     let bytes = std::fs::read(path).map_err(|cause| Error::read(path, cause))?;
     parse(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
 }
@@ -276,10 +298,7 @@ impl Kept {
             return Err(Error::usage(format!("no `{PARTICLES}` in `{}`: {why}", folder.display()))
                 .hint("`inspect` takes the folder of a `grl` run, or one of its checkpoints"));
         }
-        let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
-        let record: Record = serde_json::from_slice(&text).map_err(|cause| {
-            Error::read(&path, cause).hint("the file is truncated, or was written by another version")
-        })?;
+        let record = Record::read(folder)?;
         let name = reference.unwrap_or(&record.model);
         let revision = reference.is_none().then_some(record.model_revision.as_str());
         let hub = Hub::from_env(offline)?;
@@ -300,7 +319,7 @@ impl Kept {
             ))
             .hint(format!("`--ref_model` says where the weights of `{}` at the start of the run lie", record.model)));
         }
-        let owner = Owner { feature_map: record.feature_map_sha256.clone(), ..owner };
+        let owner = record.owner();
         if features.owner().feature_map != owner.feature_map {
             return Err(Error::usage(format!("`{FEATURE_MAP}` in `{}` is not the memory's own", folder.display())));
         }
@@ -345,11 +364,11 @@ impl Kept {
         let prediction = self.field.predict(point);
         let mut neighbours = Vec::with_capacity(most);
         for near in self.field.neighbours(point, most) {
-            let name = format!("{:016x}", near.key);
-            let Some(particle) = self.record.particles.iter().find(|particle| particle.key == name) else {
+            let Some(particle) = self.record.particle(near.key) else {
                 return Err(Error::usage(format!(
-                    "`{PARTICLES}` in `{}` has no particle `{name}`: it does not belong to the memory",
-                    self.folder.display()
+                    "`{PARTICLES}` in `{}` has no particle `{:016x}`: it does not belong to the memory",
+                    self.folder.display(),
+                    near.key
                 )));
             };
             let rewards = particle.responses.iter().map(|response| response.reward);

@@ -12,6 +12,7 @@ mod baseline;
 mod draw;
 mod features;
 mod keep;
+mod landscape;
 mod learn;
 mod measure;
 mod objective;
@@ -30,6 +31,7 @@ use serde_json::Value;
 
 pub use self::baseline::PromptBaseline;
 pub use self::keep::{Explanation, Kept, Neighbour, Response};
+pub use self::landscape::{Landscape, Part as LandscapePart, Place};
 
 use self::features::{Features, key};
 use self::state::Learnt;
