@@ -5,7 +5,20 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     collimate::run::clock::mark_process_start();
     keep_freed_memory();
+    leave_threads_to_the_kernels();
     collimate::cli::main_with(std::env::args_os())
+}
+
+/// Keeps candle's elementwise operations on the thread that calls them. They have a pool of their own, which knows nothing of
+/// `--threads` and spins while it waits: a tenth of a step of a small model on a busy machine, and the sums that are left to
+/// candle are no hundredth of one on an idle machine
+#[expect(unsafe_code, reason = "the environment is the only switch")]
+fn leave_threads_to_the_kernels() {
+    const POOL: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(POOL).is_none() {
+        // SAFETY: it runs before any thread is started
+        unsafe { std::env::set_var(POOL, "1") };
+    }
 }
 
 /// Tells glibc to keep freed buffers instead of handing them back to the kernel: a training step frees and takes the
