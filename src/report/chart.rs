@@ -1,6 +1,7 @@
 //! Curves as SVG that takes its colours from the page.
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::error::{Error, Result};
@@ -100,29 +101,7 @@ impl Plot<'_> {
     }
 
     fn fill(&self, area: &Area<'_>, (x, y): (Range, Range)) -> Drawn {
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_top(14)
-            .margin_right(16)
-            .x_label_area_size(44)
-            .y_label_area_size(70)
-            .build_cartesian_2d(x.0..x.1, y.0..y.1)
-            .map_err(text)?;
-        let mesh = |value: &f64| number(*value);
-        chart
-            .configure_mesh()
-            .label_style(FONT)
-            .axis_desc_style(FONT)
-            .x_desc(self.x_label)
-            .y_desc(self.y_label)
-            .x_labels(6)
-            .y_labels(6)
-            .x_label_formatter(&mesh)
-            .y_label_formatter(&mesh)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .draw()
-            .map_err(text)?;
+        let mut chart = axes(area, (x, y), (self.x_label, self.y_label))?;
         for band in self.bands {
             let lower = band.points.iter().map(|(x, low, _)| (*x, *low));
             let upper = band.points.iter().rev().map(|(x, _, high)| (*x, *high));
@@ -154,6 +133,41 @@ pub(super) const GRID: RGBColor = RGBColor(221, 221, 221);
 pub(super) type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
 pub(super) type Drawn = std::result::Result<(), String>;
 pub(super) type Range = (f64, f64);
+
+/// A plane with its two axes drawn
+pub(super) type Plane<'a, 's> = ChartContext<'a, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Draws the axes
+pub(super) fn axes<'a, 's>(
+    area: &'a Area<'s>,
+    (x, y): (Range, Range),
+    (x_label, y_label): (&str, &str),
+) -> std::result::Result<Plane<'a, 's>, String> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_top(14)
+        .margin_right(16)
+        .x_label_area_size(44)
+        .y_label_area_size(70)
+        .build_cartesian_2d(x.0..x.1, y.0..y.1)
+        .map_err(text)?;
+    let mesh = |value: &f64| number(*value);
+    chart
+        .configure_mesh()
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .x_labels(6)
+        .y_labels(6)
+        .x_label_formatter(&mesh)
+        .y_label_formatter(&mesh)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .draw()
+        .map_err(text)?;
+    Ok(chart)
+}
 
 /// The drawing library's error in words
 pub(super) fn text<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> String {

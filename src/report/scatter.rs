@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::chart::{Area, Drawn, FONT, GRID, Range, SIZE, colour, inline, number, range, text, to_svg};
+use super::chart::{Area, Drawn, Range, SIZE, axes, colour, inline, range, text, to_svg};
 use crate::error::{Error, Result};
 
 /// How a series is drawn
@@ -52,29 +52,8 @@ pub fn draw(series: &[Series], x_label: &str, y_label: &str) -> Result<Option<St
     Ok(Some(inline(&svg, y_label)))
 }
 
-fn fill(area: &Area<'_>, series: &[Series], (x, y): (Range, Range), (x_label, y_label): (&str, &str)) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(16)
-        .x_label_area_size(40)
-        .y_label_area_size(64)
-        .build_cartesian_2d(x.0..x.1, y.0..y.1)
-        .map_err(text)?;
-    let mesh = |value: &f64| number(*value);
-    chart
-        .configure_mesh()
-        .label_style(FONT)
-        .axis_desc_style(FONT)
-        .x_desc(x_label)
-        .y_desc(y_label)
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&mesh)
-        .y_label_formatter(&mesh)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .draw()
-        .map_err(text)?;
+fn fill(area: &Area<'_>, series: &[Series], ranges: (Range, Range), labels: (&str, &str)) -> Drawn {
+    let mut chart = axes(area, ranges, labels)?;
     for series in series {
         let colour = colour(series.colour);
         let points = || series.points.iter().copied();
