@@ -23,7 +23,7 @@ def curve(run):
     for line in (run / "metrics.jsonl").open(encoding="utf-8"):
         row = json.loads(line)
         if "eval_objective" in row:
-            points.append((row.get("reward_queries", 0), row["eval_objective"]))
+            points.append((row.get("eval_reward_queries", 0.0), row["eval_objective"]))
     return points
 
 
