@@ -42,13 +42,17 @@ impl Common {
     }
 
     /// Starts logging and the thread pool
+    ///
+    /// The thread that calls is one of the pool's own: handing each operation over to another one and waiting for it costs a
+    /// small model more than the operation does, and on a busy machine each time a turn in the queue
     pub(super) fn apply(&self) -> Result<()> {
         logging::start(self.quiet);
-        let Some(threads) = self.threads else { return Ok(()) };
+        // 0 leaves the number to RAYON_NUM_THREADS and the machine
         rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(self.threads.unwrap_or(0))
+            .use_current_thread()
             .build_global()
-            .map_err(|cause| Error::run(format!("cannot start {threads} threads: {cause}")))
+            .map_err(|cause| Error::run(format!("cannot start the threads: {cause}")))
     }
 }
 
