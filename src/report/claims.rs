@@ -13,13 +13,14 @@ const FIRST: f64 = 256.0;
 /// Seeds without which a task supports no claim
 const NEEDED_SEEDS: usize = 10;
 
-/// What the comparison allows to be said of GRL; None where no arm has its name, or where something else than reward
-/// queries was equal
+/// What the comparison allows to be said of GRL; None where no arm has its name or none that it is to be held against, or where
+/// something else than reward queries was equal
 pub fn of(found: &Comparison) -> Result<Option<Verdicts>> {
     if found.x != "reward_queries" || !found.algorithms.iter().any(|outcome| outcome.name == "grl") {
         return Ok(None);
     }
-    judge(&strata(found), &Bootstrap::default()).map(Some)
+    let verdicts = judge(&strata(found), &Bootstrap::default())?;
+    Ok(Some(verdicts).filter(|verdicts| !verdicts.contrasts.is_empty()))
 }
 
 /// A stratum for each task
