@@ -206,14 +206,25 @@ fn copy_configs(from: &Path, to: &Path) {
     }
 }
 
-fn has_python() -> bool {
-    Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success())
+fn has_python(module: &str) -> bool {
+    let output = Command::new("python3").args(["-c", &format!("import {module}")]).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// What a command needs that this machine does not have
+fn missing(command: &str) -> Option<&'static str> {
+    match command {
+        _ if command.contains("python3") && !has_python("json") => Some("python3"),
+        _ if command.contains(" gym:") && !has_python("gymnasium") => Some("a python3 with gymnasium"),
+        _ => None,
+    }
 }
 
 /// Of a command that is not run: whether the program would take its flags, whether the script is there and parses
 fn parse(sandbox: &Sandbox, command: &str) -> Result<(), String> {
     let command = command.split(" #").next().unwrap_or_default();
-    let check = if command.starts_with("collimate compare --config") {
+    let config = command.strip_prefix("collimate compare --config ").and_then(|rest| rest.split_whitespace().next());
+    let check = if config.is_some_and(|config| sandbox.folder.path().join(config).is_file()) {
         // All runs of a comparison are checked before the first one is written, which fails here
         format!(
             "{command} --output_dir /dev/null/none 2>&1 | grep ' at a time with ' || {{ {command} --output_dir /dev/null/none; }}"
@@ -224,7 +235,7 @@ fn parse(sandbox: &Sandbox, command: &str) -> Result<(), String> {
         let scripts = command.split_whitespace().filter(|word| word.starts_with("scripts/"));
         scripts
             .map(|script| match script.rsplit_once('.').map(|(_, extension)| extension) {
-                Some("py") if has_python() => {
+                Some("py") if has_python("ast") => {
                     format!("python3 -c \"import ast; ast.parse(open('{script}').read())\" && ")
                 }
                 Some("sh") => format!("sh -n {script} && "),
@@ -256,13 +267,15 @@ fn check(page: &Page) -> Vec<String> {
         }
         sandbox.small.push("runs".to_owned());
     }
+    let mut only_parse = false;
     for shown in &page.shown {
         let begin = Instant::now();
-        let result = if reason_not_to_run(&page.name, &shown.command).is_some() {
+        if let (false, Some(what)) = (only_parse, missing(&shown.command)) {
+            println!("{}: from line {} on, commands are only parsed: no {what} here", page.name, shown.line);
+            only_parse = true;
+        }
+        let result = if only_parse || reason_not_to_run(&page.name, &shown.command).is_some() {
             parse(&sandbox, &shown.command)
-        } else if shown.command.contains("python3") && !has_python() {
-            println!("{}: stops at line {}: no python3 here", page.name, shown.line);
-            break;
         } else {
             sandbox.run(shown)
         };
