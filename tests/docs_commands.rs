@@ -249,6 +249,7 @@ fn parse(sandbox: &Sandbox, command: &str) -> Result<(), String> {
 }
 
 /// Everything that is wrong with a page
+#[expect(clippy::print_stdout, reason = "what ran and for how long, for whoever asks with --nocapture")]
 fn check(page: &Page) -> Vec<String> {
     let mut faults = Vec::new();
     let mut sandbox = Sandbox::new();
