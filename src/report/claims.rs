@@ -105,5 +105,9 @@ mod tests {
         let mut other = found("eval_objective", 10);
         other.algorithms[1].name = "another".to_owned();
         assert!(of(&other).unwrap().is_none());
+        // Nor where nothing stands beside it that it is to be held against
+        let mut alone = found("eval_objective", 10);
+        alone.algorithms[0].name = "another".to_owned();
+        assert!(of(&alone).unwrap().is_none());
     }
 }
