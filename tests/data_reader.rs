@@ -96,6 +96,7 @@ fn faults_are_usage_errors_with_place() {
     let good = "{\"text\": \"a\"}\n";
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("cut.jsonl", format!("{good}{{\"text\": \"b").into(), "cut.jsonl:2:11: the JSON value is not finished"),
+        ("half.jsonl", format!("{{\"text\": \"b\"\n{good}").into(), "half.jsonl:1:12: the JSON value is not finished"),
         ("no.jsonl", format!("{good}text\n").into(), "no.jsonl:2:2: not valid JSON"),
         ("two.jsonl", "{\"a\": 1} {\"b\": 2}\n".into(), "two.jsonl:1:10: not valid JSON: trailing characters"),
         ("list.jsonl", format!("{good}[1]\n").into(), "list.jsonl:2: expected a JSON object, found a list"),

@@ -131,6 +131,23 @@ fn a_resumed_run_is_the_uninterrupted_one_to_the_byte() {
 }
 
 #[test]
+fn rewards_that_teach_nothing_are_told_of_once_and_so_is_where_the_model_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let words = sampled_words("grpo", &out, &["--reward_funcs", "contains:no completion has this"]);
+    let outcome = training::outcome(training::command(&words));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(
+        outcome.stderr.matches("warning: step 1: all completions of each prompt").count(),
+        1,
+        "{}",
+        outcome.stderr
+    );
+    let end = format!("6 steps done, the model is in `{}`\n", out.display());
+    assert!(outcome.stderr.ends_with(&end), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_policy_that_has_not_moved_has_ratio_one() {
     for (recipe, flags) in RUNS {
         let folder = tempfile::tempdir().unwrap();

@@ -256,6 +256,8 @@ fn what_is_no_reward_is_refused_with_a_way_out() {
         ("exactmatch:answer", &["did you mean `exact_match`?"]),
         ("my_lib.rewards.helpful", &["Python function", "command:python judge.py"]),
         ("trl.rewards.no_such_reward", &["Python function"]),
+        ("scripts/tasks/measure.py", &["is a file", "command:python3 scripts/tasks/measure.py"]),
+        ("clippy.toml", &["is a file", "command:./clippy.toml"]),
         ("no-such-thing", &["unknown reward", "a folder of a reward model must exist"]),
         ("contains:", &["lacks its argument", "contains:WORD"]),
         ("regex", &["lacks its argument", "regex:PATTERN"]),

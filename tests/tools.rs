@@ -360,6 +360,20 @@ fn eval_says_which_rows_it_left_out() {
 }
 
 #[test]
+fn eval_takes_the_rows_that_were_asked_for() {
+    let eval = |split: &[&str]| {
+        collimate(&[&["eval", "--model", "model", "--dataset_name", "text.jsonl", "--json"], split].concat())
+    };
+    // The split of a lone file need not be named
+    let all = eval(&[]).objects()[0]["rows"].as_u64().unwrap();
+    assert!(all > 2);
+    assert_eq!(eval(&["--dataset_test_split", "train[:2]"]).objects()[0]["rows"], json!(2));
+    let outcome = eval(&["--dataset_test_split", "validation"]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("validation"), "{}", outcome.stderr);
+}
+
+#[test]
 fn eval_refuses_what_it_cannot_measure() {
     let (_folder, path) = file("rows.jsonl", b"{\"prompt\":\"a\"}\n");
     for (args, expected) in [

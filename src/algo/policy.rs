@@ -171,6 +171,10 @@ pub struct Surrogate {
 
 /// [`Clip::term`] over a part of a minibatch, with the gradient of the share of the mean
 ///
+/// ```text
+/// L = −Σ_t min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε_high) A_t) / normalizer        ρ_t = e^{log π(t) − log π_old(t)}
+/// ```
+///
 /// `normalizer` is the number of samples that count in the *whole* minibatch (`log_probs.len()` where it is not split and
 /// has no mask): shares of all parts add up. All fields of the result are such shares.
 ///
@@ -219,7 +223,7 @@ pub fn clipped_surrogate(
     }
 }
 
-/// [`reinforce_term`] over a part of a minibatch: returns this part's share of the loss
+/// [`reinforce_term`] over a part of a minibatch: returns this part's share of the loss, −Σ_t A_t log π(t) / normalizer
 ///
 /// `normalizer` as in [`clipped_surrogate`].
 ///

@@ -22,6 +22,8 @@ use crate::{Error, Result};
 
 /// Longest sequence where the request says nothing, as in training
 const MAX_LENGTH: usize = 1024;
+/// The split where none is asked for
+const TEST_SPLIT: &str = "test";
 
 /// Metrics of a model on a dataset
 ///
@@ -48,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub dataset_config: Option<String>,
     /// Split to evaluate on
-    #[arg(long, value_name = "SPLIT", default_value = "test")]
+    #[arg(long, value_name = "SPLIT", default_value = TEST_SPLIT)]
     pub dataset_test_split: String,
     /// Columns to rename: found name = expected name
     #[arg(long, value_name = "NAME=VALUE", num_args = 1.., value_delimiter = ',')]
@@ -92,9 +94,9 @@ pub fn run(args: Args) -> Result<()> {
     let precision = precision(args.bf16);
     let config = args.dataset_config.clone();
     let path = hub.dataset(&args.dataset_name, None, config.as_deref())?;
-    // A dataset named for evaluation alone may be a plain file, whose only split is `train`
+    // A dataset named for evaluation alone may be a plain file, whose only split is `train`; what was asked for is not changed
     let known = splits(&path, config.as_deref())?;
-    let lone = known.len() == 1 && !known.contains(&args.dataset_test_split);
+    let lone = known.len() == 1 && args.dataset_test_split == TEST_SPLIT && known[0] != TEST_SPLIT;
     let split = if lone { known[0].clone() } else { args.dataset_test_split.clone() };
     let dataset = read_dataset(&path, &ReadOptions { split, config, columns })?;
 
@@ -183,7 +185,8 @@ fn print(evaluation: &Evaluation, report: &RowReport, as_json: bool) -> Result<(
         let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count)));
         output.line(&Value::Object(metrics.chain(counts).collect::<Map<_, _>>()).to_string())?;
     } else {
-        let metrics = evaluation.metrics.iter().map(|(name, value)| (name, format!("{value:.6}")));
+        let digits = |name: &str| if name.ends_with("_pairs") { 0 } else { 6 };
+        let metrics = evaluation.metrics.iter().map(|(name, value)| (name, format!("{value:.*}", digits(name))));
         let counts = counts.iter().map(|(name, count)| (*name, count.to_string()));
         output.table(&metrics.chain(counts).collect::<Vec<_>>())?;
     }

@@ -7,12 +7,14 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::run::progress::Stderr;
+
 /// Starts logging; quiet keeps warnings and errors
 pub(super) fn start(quiet: bool) {
     let level = if quiet { Level::WARN } else { Level::INFO };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Stderr)
         .with_ansi(false)
         .event_format(Plain)
         .finish();

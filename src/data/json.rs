@@ -27,7 +27,9 @@ pub(super) fn read_lines(mut input: impl BufRead, file: &Arc<str>, sink: &mut Si
         if text.trim().is_empty() {
             continue;
         }
-        let value: Value = serde_json::from_str(text).map_err(|e| not_json(file, line, &e, bytes.ends_with(b"\n")))?;
+        // Without the end of the line, so that what is missing is missing in a column of this line
+        let value: Value =
+            serde_json::from_str(text.trim_end()).map_err(|e| not_json(file, line, &e, bytes.ends_with(b"\n")))?;
         sink(row(file, line, value)?)?;
     }
 }

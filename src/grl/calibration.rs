@@ -92,7 +92,7 @@ pub fn calibration(forecasts: &[Forecast]) -> Result<Calibration> {
     })
 }
 
-/// Spearman's ρ, ranks of equal numbers averaged; 0 where one side does not vary
+/// Spearman's ρ, Σ (r_x − r̄)(r_y − r̄) / √(Σ (r_x − r̄)² Σ (r_y − r̄)²), ranks of equal numbers averaged; 0 where one side does not vary
 pub fn rank_correlation(x: &[f64], y: &[f64]) -> f64 {
     let (x, y) = (ranks(x), ranks(y));
     let middle = (x.len() as f64 - 1.0) / 2.0;

@@ -1,6 +1,9 @@
 //! What data of another policy are worth: importance weights, and how far they can be trusted.
 
 /// Σ ρ f / N with ρ = π/μ: unbiased for E_π f
+///
+/// # Shapes
+/// all (N,), a number for each response
 pub fn importance_mean(log_probs: &[f64], log_probs_behaviour: &[f64], values: &[f64]) -> f64 {
     let rho = log_probs.iter().zip(log_probs_behaviour).map(|(policy, behaviour)| (policy - behaviour).exp());
     rho.zip(values).map(|(rho, value)| rho * value).sum::<f64>() / values.len() as f64
@@ -21,7 +24,10 @@ pub fn soft_optimal_value(rewards: &[f64], behaviour_log_ratios: &[f64], tau: f6
     tau * (largest + (sum / rewards.len() as f64).ln())
 }
 
-/// (Σρ)²/Σρ² over tokens: how many fresh tokens the replayed ones are worth
+/// (Σρ)²/Σρ² over tokens, ρ = π/μ (Kish's effective sample size): how many fresh tokens the replayed ones are worth
+///
+/// # Shapes
+/// both (T,), the tokens of any number of responses; 0 for none
 pub fn effective_sample_size(log_probs: &[f64], log_probs_behaviour: &[f64]) -> f64 {
     let apart = || log_probs.iter().zip(log_probs_behaviour).map(|(policy, behaviour)| policy - behaviour);
     // The scale cancels
@@ -33,6 +39,9 @@ pub fn effective_sample_size(log_probs: &[f64], log_probs_behaviour: &[f64]) -> 
 /// KL(π‖μ) of a response, from its tokens sampled by μ: Σ_t ρ log ρ − ρ + 1, each term ≥ 0 with mean the token's KL
 ///
 /// Prefixes are μ's, as they must be where only μ has sampled.
+///
+/// # Shapes
+/// both (T,), the tokens of one response
 pub fn sequence_kl(log_probs: &[f64], log_probs_behaviour: &[f64]) -> f64 {
     let apart = log_probs.iter().zip(log_probs_behaviour).map(|(policy, behaviour)| policy - behaviour);
     apart.map(|x| x.exp() * x - x.exp_m1()).sum()

@@ -47,6 +47,12 @@ impl TokenField {
     }
 
     /// q(a) for every token a of the vocabulary at the state with these features: Σ_i α_i k_s(s, s_i) k_a(a, a_i)
+    ///
+    /// # Shapes
+    /// state (D,), the width of the memory's states → q (V,)
+    ///
+    /// # Errors
+    /// Another width, a particle whose token is not below V
     pub fn query(&self, memory: &TokenMemory, state: &[f32]) -> Result<Vec<f32>> {
         if state.len() != memory.dim() {
             let message = format!("a state has {} features, and the memory holds {}", state.len(), memory.dim());
@@ -94,6 +100,9 @@ impl TokenField {
 }
 
 /// Adds (η/τ)(q − E_π q) to `logits`. The centring changes no probability; it keeps the logits near those of the model
+///
+/// # Shapes
+/// logits and q (V,)
 pub fn steer(logits: &mut [f32], q: &[f32], eta: f64, tau: f64) {
     if eta == 0.0 {
         return;

@@ -45,6 +45,9 @@ pub fn abstain(policy: &mut [f32], reference: &[f32], g: f64) {
 }
 
 /// Weights σ(x)/√cost by which prompts are drawn where learning pays most; equal ones where nothing is uncertain
+///
+/// # Shapes
+/// deviations and costs (N,) → weights (N,), which add up to 1
 pub fn acquisition_weights(deviations: &[f64], costs: &[f64]) -> Result<Vec<f64>> {
     let is_cost = |cost: &f64| *cost > 0.0 && cost.is_finite();
     if deviations.len() != costs.len()

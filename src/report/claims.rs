@@ -13,13 +13,14 @@ const FIRST: f64 = 256.0;
 /// Seeds without which a task supports no claim
 const NEEDED_SEEDS: usize = 10;
 
-/// What the comparison allows to be said of GRL; None where no arm has its name, or where something else than reward
-/// queries was equal
+/// What the comparison allows to be said of GRL; None where no arm has its name or none that it is to be held against, or where
+/// something else than reward queries was equal
 pub fn of(found: &Comparison) -> Result<Option<Verdicts>> {
     if found.x != "reward_queries" || !found.algorithms.iter().any(|outcome| outcome.name == "grl") {
         return Ok(None);
     }
-    judge(&strata(found), &Bootstrap::default()).map(Some)
+    let verdicts = judge(&strata(found), &Bootstrap::default())?;
+    Ok(Some(verdicts).filter(|verdicts| !verdicts.contrasts.is_empty()))
 }
 
 /// A stratum for each task
@@ -104,5 +105,9 @@ mod tests {
         let mut other = found("eval_objective", 10);
         other.algorithms[1].name = "another".to_owned();
         assert!(of(&other).unwrap().is_none());
+        // Nor where nothing stands beside it that it is to be held against
+        let mut alone = found("eval_objective", 10);
+        alone.algorithms[0].name = "another".to_owned();
+        assert!(of(&alone).unwrap().is_none());
     }
 }

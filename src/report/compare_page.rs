@@ -164,9 +164,10 @@ pub fn warnings(found: &Comparison) -> Vec<String> {
     let mut warnings = Vec::new();
     if found.fewest_runs < ENOUGH_RUNS {
         warnings.push(format!(
-            "{} runs of an algorithm are few: the true coverage of these 95 % intervals is about 75 % for 3 runs, 82–89 % for 5, \
+            "{} of an algorithm {} few: the true coverage of these 95 % intervals is about 75 % for 3 runs, 82–89 % for 5, \
              90–93 % for {ENOUGH_RUNS}",
-            found.fewest_runs
+            if found.fewest_runs == 1 { "1 run".to_owned() } else { format!("{} runs", found.fewest_runs) },
+            if found.fewest_runs == 1 { "is" } else { "are" }
         ));
     }
     for outcome in found.algorithms.iter().filter(|outcome| outcome.failed > 0) {

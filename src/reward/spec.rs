@@ -190,6 +190,9 @@ impl Spec {
                 (_, argument) => Ok(Self::BuiltIn(kind, argument.map(str::to_owned))),
             };
         }
+        if Path::new(text).is_file() {
+            return Err(file(text));
+        }
         if is_model(text) {
             return Ok(Self::Model(text.to_owned()));
         }
@@ -216,6 +219,23 @@ fn is_model(text: &str) -> bool {
     let hub = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let is_id = text.split_once('/').is_some_and(|(organisation, name)| hub(organisation) && hub(name));
     is_path || is_id || Path::new(text).is_dir()
+}
+
+/// A file is most likely a program that judges
+fn file(text: &str) -> Error {
+    let path = Path::new(text);
+    let command = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("py") => format!("python3 {text}"),
+        Some("sh") => format!("sh {text}"),
+        _ if path.components().count() == 1 => format!("./{text}"),
+        _ => text.to_owned(),
+    };
+    Error::usage(format!(
+        "reward `{text}` is a file, expected the folder of a reward model, or what `doctor --rewards` lists"
+    ))
+    .hint(format!(
+        "a program that judges is `command:{command}`: it reads one JSON object a line and prints one number a line"
+    ))
 }
 
 fn unknown(text: &str, name: &str) -> Error {

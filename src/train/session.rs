@@ -1,5 +1,6 @@
 //! What every recipe does before its first step: find model, tokenizer and data, and claim the run folder.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,7 @@ pub struct Session {
     pending: PendingRun,
     rows: Map<String, Value>,
     sha256: BTreeMap<PathBuf, String>,
+    max_length: OnceCell<usize>,
 }
 
 impl Session {
@@ -72,6 +74,7 @@ impl Session {
             pending,
             rows: Map::new(),
             sha256: BTreeMap::new(),
+            max_length: OnceCell::new(),
         })
     }
 
@@ -119,17 +122,17 @@ impl Session {
         })
     }
 
-    /// `max_length`, no longer than the model's positions
+    /// `max_length`, no longer than the model's positions; told of once
     pub fn max_length(&self) -> usize {
         let positions = self.source.config.n_positions;
-        match self.keys.max_length {
+        *self.max_length.get_or_init(|| match self.keys.max_length {
             Some(length) if length <= positions => length,
             asked => {
                 let asked = asked.map_or_else(|| "null".to_owned(), |length| length.to_string());
                 tracing::info!("`max_length` is {positions}, the model's positions, not {asked}");
                 positions
             }
-        }
+        })
     }
 
     /// `truncation_mode` as the data room knows it

@@ -63,6 +63,8 @@ struct StepLoop<'a> {
     clock: StepClock,
     /// The step of the last evaluation, and what it gave
     last_eval: (Option<u64>, Metrics),
+    /// Whether it was said that equal rewards teach nothing
+    told_of_equal_rewards: bool,
 }
 
 /// What the passes of a step add up to
@@ -107,6 +109,7 @@ pub fn train(objective: &mut dyn Objective, session: Session) -> Result<()> {
             state,
             folder,
             source,
+            told_of_equal_rewards: false,
         };
         run.run()
     })();
@@ -320,6 +323,14 @@ impl StepLoop<'_> {
         metrics.set("time/since_start", since_process_start());
         self.write(&metrics)?;
         self.progress.log(self.state.step, &metrics);
+        if metrics.get("frac_reward_zero_std") == Some(1.0) && !std::mem::replace(&mut self.told_of_equal_rewards, true)
+        {
+            tracing::warn!(
+                "step {}: all completions of each prompt have had the same reward since the last row of metrics, and teach nothing: \
+                 `collimate eval --reward_funcs` shows what the reward says of a model, `log_completions` keeps what it judged",
+                self.state.step
+            );
+        }
         self.objective.logged(self.state.step, self.folder.path())
     }
 
@@ -408,6 +419,8 @@ impl StepLoop<'_> {
         let mut json = serde_json::to_vec_pretty(&text).unwrap_or_default();
         json.push(b'\n');
         self.metrics.sync()?;
-        self.folder.write(names::SUMMARY, &json)
+        self.folder.write(names::SUMMARY, &json)?;
+        tracing::info!("{} steps done, the model is in `{}`", self.state.step, self.folder.path().display());
+        Ok(())
     }
 }

@@ -16,6 +16,9 @@ pub struct PolicyLoss {
 }
 
 /// −Σ A log π: REINFORCE
+///
+/// # Shapes
+/// advantages (B,), one a response, for each of its tokens → gradient (T,), the tokens of all responses
 pub fn reinforce(batch: &Batch<'_>, advantages: &[f64], reduction: Reduction) -> Result<PolicyLoss> {
     batch.check("advantages", advantages)?;
     Ok(weighted(batch, advantages, reduction, 0.0))
@@ -24,6 +27,9 @@ pub fn reinforce(batch: &Batch<'_>, advantages: &[f64], reduction: Reduction) ->
 /// −Σ min(ρA, clip(ρ)A) with ρ = π/μ of each token: PPO's surrogate ([`Clip::term`]) on stored behaviour log-probabilities
 ///
 /// Where ρ = 1 its gradient is REINFORCE's.
+///
+/// # Shapes
+/// behaviour log-probabilities (T,), advantages (B,) → gradient (T,)
 pub fn clip(
     batch: &Batch<'_>,
     log_probs_behaviour: &[f64],

@@ -123,10 +123,10 @@ impl Failure {
         let endpoint = &settings.endpoint;
         let what = file.map_or_else(|| format!("{noun} `{name}`"), |file| format!("`{file}` of {noun} `{name}`"));
         let network = |cause: &str| {
-            Error::run(format!("cannot fetch {what} from {endpoint}: {cause}")).hint(
-                "check the network, a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT); what is in the cache already works \
-                 with `--offline`",
-            )
+            Error::run(format!("cannot fetch {what} from {endpoint}: {cause}")).hint(format!(
+                "no file or folder has the name `{name}`, so it is looked for on the Hub; check the network, a proxy \
+                 (HTTPS_PROXY) or a mirror (HF_ENDPOINT); what is in the cache already works with `--offline`"
+            ))
         };
         let sign_in = if settings.token.is_some() {
             "the token that was sent does not give access: check HF_TOKEN"
