@@ -65,7 +65,7 @@ pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetw
 pub use reference::{ReferenceKeys, SyncKeys};
 pub use reward::RewardKeys;
 pub use rl::{
-    AgentSpec, EntropyWeight, ExplorationRule, Falling, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys,
+    AgentSpec, EntropyWeight, ExplorationRule, Falling, GymKeys, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys,
     TabularKeys,
 };
 pub use sft::{PackingStrategy, SftKeys, SftLoss};
