@@ -45,6 +45,8 @@ HEADER = 5
 OLDEST = (1, 0)
 # Seconds for environments to close once the parent is gone
 GRACE = 2.0
+# Frames of a traceback that a message repeats
+DEEPEST = 4
 # f32 holds every whole number up to here
 LARGEST_DISCRETE = 1 << 24
 
@@ -60,6 +62,14 @@ class Failure(Exception):
 def describe(error):
     """An exception as its last line in a traceback"""
     return "".join(traceback.format_exception_only(type(error), error)).strip()
+
+
+def places(error):
+    """Where an exception came from, without what Gymnasium and this file have to do with it"""
+    ours = ("<", os.path.dirname(getattr(sys.modules.get("gymnasium"), "__file__", "<")))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    text = "".join(traceback.format_list(frames[-DEEPEST:]))
+    return [line for line in text.splitlines() if line.strip(" ^~")]
 
 
 def watch_parent():
@@ -109,8 +119,9 @@ class Pipe:
     def send(frame):
         """A whole frame"""
         view = memoryview(frame)
-        while view:
-            view = view[os.write(ANSWERS, view) :]
+        sent = os.write(ANSWERS, view)
+        while sent < len(view):
+            sent += os.write(ANSWERS, view[sent:])
 
     @classmethod
     def answer(cls, kind, payload=b""):
@@ -149,7 +160,10 @@ def wrapper(text):
         keywords = {keyword.arg: value(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise Failure("wrapper", f"cannot read the arguments of the wrapper `{text}`: {error}") from error
-    found = getattr(importlib.import_module(module or "gymnasium.wrappers"), name, None)
+    try:
+        found = getattr(importlib.import_module(module or "gymnasium.wrappers"), name, None)
+    except ModuleNotFoundError as error:
+        raise Failure("wrapper", f"cannot import the wrapper `{text}`: {error}") from error
     if not callable(found):
         raise Failure("wrapper", f"there is no wrapper `{name}` in `{module or 'gymnasium.wrappers'}`")
     return lambda env: found(env, **keywords)
@@ -185,42 +199,63 @@ class Observations:
 
     def __init__(self, numpy, spaces, space):
         self.numpy = numpy
-        self.start = 0
-        self.is_discrete = isinstance(space, spaces.Discrete)
-        if self.is_discrete:
+        self.shape, self.dtype, self.bounds = space.shape, numpy.dtype("f4"), b""
+        if isinstance(space, spaces.Discrete):
             if space.n > LARGEST_DISCRETE:
                 raise Failure("space", f"its observations are {space}, more states than a table holds")
-            self.shape, self.dtype, self.start = (), numpy.float32, int(space.start)
-            self.about, self.bounds = {"kind": "discrete", "n": int(space.n)}, b""
+            self.about = {"kind": "discrete", "n": int(space.n)}
+            self.put = self.put_state(int(space.start))
             return
-        self.shape, self.dtype = space.shape, numpy.float32
         is_image = space.dtype == numpy.uint8 and len(space.shape) > 1
-        if is_image and space.low.min() == 0 and space.high.max() == 255:
-            self.dtype, self.bounds = numpy.uint8, b""
+        is_image = is_image and bool(space.low.min() == 0 and space.high.max() == 255)
+        if is_image:
+            self.dtype = numpy.dtype("u1")
         else:
             self.bounds = space.low.astype("f4").tobytes() + space.high.astype("f4").tobytes()
-        self.about = {"kind": "box", "shape": list(space.shape), "image": self.dtype is numpy.uint8}
-        self.same = numpy.ndarray
+        self.about = {"kind": "box", "shape": list(space.shape), "image": is_image}
+        self.put = self.put_image() if is_image else self.put_box()
 
     def size(self):
-        return int(self.numpy.prod(self.shape, dtype=int)) * self.numpy.dtype(self.dtype).itemsize
+        """Bytes of one observation"""
+        return int(self.numpy.prod(self.shape, dtype=int)) * self.dtype.itemsize
 
     def rows(self, frame, at, count):
-        flat = self.numpy.frombuffer(frame, self.dtype, count * self.size() // self.numpy.dtype(self.dtype).itemsize, at)
-        return flat.reshape((count, *self.shape))
+        numbers = count * self.size() // self.dtype.itemsize
+        return self.numpy.frombuffer(frame, self.dtype, numbers, at).reshape((count, *self.shape))
 
-    def put(self, rows, i, seen):
-        """Writes an observation; one of another shape would fill the row all the same"""
-        if self.is_discrete:
-            rows[i] = seen - self.start
-            return
-        if type(seen) is not self.same or seen.shape != self.shape:
-            seen = self.numpy.asarray(seen)
-            if seen.shape != self.shape:
-                raise ValueError(f"an observation of the shape {seen.shape}, where its space has {self.shape}")
-        if self.dtype is self.numpy.uint8 and seen.dtype != self.dtype:
-            raise ValueError(f"an observation of {seen.dtype}, where its space has uint8")
-        rows[i] = seen
+    # Functions that write observation `seen` as row `i`, each with what it needs at hand: they run at every step
+
+    @staticmethod
+    def put_state(start):
+        def put(rows, i, seen):
+            rows[i] = seen - start
+
+        return put
+
+    def put_box(self):
+        ndarray, asarray, shape = self.numpy.ndarray, self.numpy.asarray, self.shape
+
+        def put(rows, i, seen):
+            if type(seen) is not ndarray or seen.shape != shape:
+                seen = asarray(seen)
+                # One of another shape might fill the row all the same
+                if seen.shape != shape:
+                    raise ValueError(f"an observation of the shape {seen.shape}, where its space has {shape}")
+            rows[i] = seen
+
+        return put
+
+    def put_image(self):
+        asarray, shape, dtype = self.numpy.asarray, self.shape, self.dtype
+
+        def put(rows, i, seen):
+            seen = asarray(seen)
+            if seen.shape != shape or seen.dtype != dtype:
+                found = f"of {seen.dtype} and the shape {seen.shape}"
+                raise ValueError(f"an observation {found}, where its space has {dtype} and {shape}")
+            rows[i] = seen
+
+        return put
 
 
 class Actions:
@@ -257,9 +292,11 @@ class Worker:
         gymnasium, numpy = import_gymnasium()
         try:
             self.envs = [make(gymnasium, request) for _ in range(request["num_envs"])]
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        except gymnasium.error.Error as error:
             # These say in one sentence what is wrong with the request
             raise Failure("make", str(error)) from error
+        except ModuleNotFoundError as error:
+            raise Failure("import", str(error), places=places(error)) from error
         env, spaces = self.envs[0], gymnasium.spaces
         self.observations = Observations(numpy, spaces, env.observation_space)
         self.actions = Actions(numpy, spaces, env.action_space)
@@ -317,18 +354,21 @@ class Worker:
         actions = self.actions.read(payload)
         put, seen, rewards, finals = self.observations.put, self.seen, self.rewards, 0
         terminated, truncated = self.terminated, self.truncated
-        for i, step in enumerate(self.steps):
+        i = 0
+        try:
+            for i, step in enumerate(self.steps):
+                observation, reward, is_over, is_late, _ = step(actions[i])
+                put(seen, i, observation)
+                rewards[i] = reward
+                terminated[i] = is_over
+                truncated[i] = is_late
+                if is_over or is_late:
+                    self.final[finals] = seen[i]
+                    finals += 1
+                    self.begin(i)
+        except Exception:
             self.at = i
-            observation, reward, is_over, is_late, _ = step(actions[i])
-            put(seen, i, observation)
-            rewards[i] = reward
-            terminated[i] = bool(is_over)
-            truncated[i] = bool(is_late)
-            if is_over or is_late:
-                self.final[finals] = seen[i]
-                finals += 1
-                self.begin(i)
-        self.at = None
+            raise
         end = self.length + finals * self.row
         self.frame[:4] = (end - HEADER).to_bytes(4, "little")
         Pipe.send(memoryview(self.frame)[:end])
@@ -384,8 +424,7 @@ def main():
     except Failure as failure:
         Pipe.answer("E", json.dumps(failure.about).encode())
     except Exception as error:
-        traceback.print_exc()
-        about = {"kind": "step" if worker else "make", "message": describe(error), "traceback": True}
+        about = {"kind": "step" if worker else "raised", "message": describe(error), "places": places(error)}
         if worker and worker.at is not None:
             about["env"] = worker.at
         Pipe.answer("E", json.dumps(about).encode())

@@ -9,6 +9,7 @@ use rustix::process::Pid;
 use serde::Deserialize;
 use tracing::info;
 
+use super::PREFIX;
 use super::frame::{Head, answer, compose, read_head};
 use crate::process::{Group, describe_status, excerpt};
 use crate::{Error, Result};
@@ -27,9 +28,9 @@ const LONGEST_TEXT: usize = 1 << 28;
 struct Failure {
     kind: String,
     message: String,
-    /// Whether its stderr says more
+    /// Lines of a traceback
     #[serde(default)]
-    traceback: bool,
+    places: Vec<String>,
     /// Which of its environments
     env: Option<usize>,
 }
@@ -163,7 +164,9 @@ impl Worker {
             1 => format!("of environment {}", self.environments.start),
             _ => format!("of environments {} to {}", self.environments.start, self.environments.end - 1),
         };
-        self.tell(format!("`{}`: the worker {of} (`{}`) {what}", self.id, self.python), true, Error::run)
+        let mut lines = vec![format!("`{}`: the worker {of} (`{}`) {what}", self.id, self.python)];
+        lines.extend(self.group.last_words());
+        Error::run(lines.join("\n"))
     }
 
     /// Something that an environment did
@@ -172,48 +175,37 @@ impl Worker {
         Error::run(format!("`{}`: environment {env} {what}", self.id))
     }
 
-    fn tell(&self, mut message: String, all: bool, error: fn(String) -> Error) -> Error {
-        for line in self.group.last_words().iter().filter(|_| all) {
-            message.push('\n');
-            message.push_str(line);
-        }
-        error(message)
-    }
-
     /// What the worker itself says of its failure
     fn reported(&mut self, failure: Failure) -> Error {
         self.failed = true;
         let Self { id, python, .. } = self;
-        let Failure { kind, message, traceback, env } = failure;
+        let Failure { kind, message, places, env } = failure;
         let told = match env {
             Some(env) => format!("`{id}`: environment {} failed: {message}", self.environments.start + env),
-            None if matches!(kind.as_str(), "missing" | "old") => format!("`{id}`: `{python}` {message}"),
+            None if kind == "missing" || kind == "old" => format!("`{id}`: `{python}` {message}"),
             None => format!("`{id}`: {message}"),
         };
-        let (error, hint): (fn(String) -> Error, Option<String>) = match kind.as_str() {
-            "missing" | "old" => (
-                Error::usage,
-                Some(format!(
-                    "`{python} -m pip install \"gymnasium>=1.0\"`, or `gym_python` names a Python that has it"
-                )),
+        let lines: Vec<String> = std::iter::once(told).chain(places).collect();
+        let error = if kind == "step" { Error::run(lines.join("\n")) } else { Error::usage(lines.join("\n")) };
+        let is_own = id.strip_prefix(PREFIX).is_some_and(|id| id.contains(':'));
+        match kind.as_str() {
+            "missing" | "old" => error.hint(format!(
+                "`{python} -m pip install \"gymnasium>=1.0\"`, or `gym_python` names a Python that has it"
+            )),
+            "import" | "make" if is_own => error.hint(
+                "the module before the colon is imported from the current directory or as an installed package; it \
+                 registers the id",
             ),
-            "make" => (Error::usage, Some(hint_for_id(id, &message))),
-            "actions" => (
-                Error::usage,
-                Some("a wrapper of your own can make them out of a number or a vector: `gym_wrappers`".to_owned()),
+            "import" => error.hint("install it in the Python that `gym_python` names"),
+            "make" if message.contains("pip install") => error.hint("in the Python that `gym_python` names"),
+            "make" => error.hint("an environment of your own is `gym:MODULE:ID`, where importing MODULE registers ID"),
+            "actions" => error.hint("a wrapper of your own can make them of a number or a vector: `gym_wrappers`"),
+            "space" => error.hint("a wrapper of your own can make other ones of them: `gym_wrappers`"),
+            "wrapper" => error.hint(
+                "`gym_wrappers` takes `Name` or `Name:key=value,key=value` of Gymnasium's, and `module:Name` of others",
             ),
-            "space" => (Error::usage, Some("a wrapper of your own can flatten them: `gym_wrappers`".to_owned())),
-            "wrapper" => (
-                Error::usage,
-                Some("`gym_wrappers` takes `Name`, `Name:key=value,key=value` and `module:Name`".to_owned()),
-            ),
-            "history" => (Error::usage, Some("leave out `save_steps`".to_owned())),
-            _ => (Error::run, None),
-        };
-        let error = self.tell(told, traceback, error);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
+            "history" => error.hint("leave out `save_steps`"),
+            _ => error,
         }
     }
 
@@ -244,16 +236,4 @@ impl Drop for Worker {
 pub(super) fn no_python(python: &str, cause: &std::io::Error) -> Error {
     Error::usage(format!("cannot start `{python}`: {cause}"))
         .hint("`gym_python` names the Python in which Gymnasium is installed, such as `.venv/bin/python`")
-}
-
-fn hint_for_id(id: &str, message: &str) -> String {
-    if message.contains("pip install") {
-        return "install it in the Python that `gym_python` names".to_owned();
-    }
-    if id.trim_start_matches("gym:").contains(':') {
-        return "the module before the colon is imported from the current directory or as an installed package, and \
-                registers the id"
-            .to_owned();
-    }
-    "an environment of your own is `gym:MODULE:ID`, where importing MODULE registers ID".to_owned()
 }
