@@ -90,7 +90,10 @@ fn answers_become_steps() {
     ];
     let mut env = bridge(&stand_in(&folder, &answers.concat(), "cat > asked"), 3, 60.0).unwrap();
     let spec = env.spec();
-    assert_eq!((spec.id.as_str(), spec.max_episode_steps, spec.reward_threshold), ("gym:Stand-v0", Some(500), Some(475.0)));
+    assert_eq!(
+        (spec.id.as_str(), spec.max_episode_steps, spec.reward_threshold),
+        ("gym:Stand-v0", Some(500), Some(475.0))
+    );
     assert_eq!((&spec.action_space, spec.observation_space.len()), (&Space::Discrete { n: 2 }, 2));
     let mut out = VecStep::of(&*env);
     env.reset(Some(7), &mut out.observations).unwrap();
@@ -122,7 +125,8 @@ fn answers_become_steps() {
 #[test]
 fn images_become_numbers_from_0_to_1() {
     let folder = TempDir::new().unwrap();
-    let answers = [hello(IMAGE), frame(b'O', &[0, 255, 51, 102]), stepped(&[255; 4], &[0.0; 2], &[0, 1], &[0; 2], &[0, 51])];
+    let answers =
+        [hello(IMAGE), frame(b'O', &[0, 255, 51, 102]), stepped(&[255; 4], &[0.0; 2], &[0, 1], &[0; 2], &[0, 51])];
     let mut env = bridge(&stand_in(&folder, &answers.concat(), "cat > asked"), 2, 60.0).unwrap();
     let Space::Box(space) = env.spec().observation_space.clone() else { panic!("images are a box") };
     assert_eq!((space.shape, space.low, space.high), (vec![1, 2], vec![0.0; 2], vec![1.0; 2]));
@@ -162,7 +166,12 @@ fn whatever_a_worker_does_is_told() {
             &["answered with 36 bytes where 44 were due"],
         ),
         ([hello(TWO), frame(b'O', &[0; 4])].concat(), "sleep 60", 1, &["answered with 4 bytes where 16 were due"]),
-        (fine([0.0, 0.0, 0.0, f32::NAN], 0.0), "sleep 60", 1, &["environment 1 gave an observation whose number 1 is `NaN`"]),
+        (
+            fine([0.0, 0.0, 0.0, f32::NAN], 0.0),
+            "sleep 60",
+            1,
+            &["environment 1 gave an observation whose number 1 is `NaN`"],
+        ),
         (fine([0.0; 4], f64::INFINITY), "sleep 60", 1, &["environment 1 gave the reward `inf`"]),
         (
             [hello(THREE_STATES), frame(b'O', &floats(&[2.0, 3.0]))].concat(),
@@ -171,7 +180,9 @@ fn whatever_a_worker_does_is_told() {
             &["environment 1 is in the state `3`, and there are 3 from 0 on"],
         ),
         (
-            reported(r#"{"kind": "step", "message": "ValueError: no", "env": 1, "places": ["  File \"own.py\", line 7"]}"#),
+            reported(
+                r#"{"kind": "step", "message": "ValueError: no", "env": 1, "places": ["  File \"own.py\", line 7"]}"#,
+            ),
             "exit 0",
             1,
             &["`gym:Stand-v0`: environment 1 failed: ValueError: no\n  File \"own.py\", line 7"],
@@ -260,7 +271,11 @@ fn wrong_requests_are_usage_errors() {
         ("gym:A-v0", GymOptions { timeout: 0.0, ..GymOptions::default() }, "`gym_timeout` must be above 0"),
         ("gym:A-v0", GymOptions { timeout: f64::NAN, ..GymOptions::default() }, "`gym_timeout` must be above 0"),
         ("gym:A-v0", GymOptions { workers: 0, ..GymOptions::default() }, "`gym_workers` must be at least 1"),
-        ("CartPole-v1", GymOptions { frame_stack: 4, ..GymOptions::default() }, "take Gymnasium's own: `gym:CartPole-v1`"),
+        (
+            "CartPole-v1",
+            GymOptions { frame_stack: 4, ..GymOptions::default() },
+            "take Gymnasium's own: `gym:CartPole-v1`",
+        ),
         ("Ant-v5", GymOptions::default(), "an environment of an installed Gymnasium is `gym:Ant-v5`"),
     ] {
         let text = make(id, gym);
@@ -277,7 +292,8 @@ fn a_python_without_gymnasium_is_told() {
     };
     let python = String::from_utf8(found.stdout).unwrap();
     let folder = TempDir::new().unwrap();
-    let bare = |path: &str| stand_in(&folder, &[], &format!("exec env PYTHONPATH='{path}' '{}' -S \"$@\"", python.trim()));
+    let bare =
+        |path: &str| stand_in(&folder, &[], &format!("exec env PYTHONPATH='{path}' '{}' -S \"$@\"", python.trim()));
     let text = failure(&bare(""), 1, 60.0).to_string();
     assert!(text.contains("has no module `gymnasium`") && text.contains("pip install"), "{text}");
 

@@ -425,7 +425,8 @@ proptest! {
 fn wrong_requests_are_refused() {
     let refused = |id: &str, num_envs, kwargs: Value, limit| {
         let kwargs = kwargs.as_object().expect("arguments are an object").clone();
-        let error = make_vec(id, num_envs, &MakeOptions { kwargs, max_episode_steps: limit, ..MakeOptions::default() }).err();
+        let error =
+            make_vec(id, num_envs, &MakeOptions { kwargs, max_episode_steps: limit, ..MakeOptions::default() }).err();
         let error = error.unwrap_or_else(|| panic!("`{id}` was made"));
         assert_eq!(error.exit_code(), 2);
         error.to_string()

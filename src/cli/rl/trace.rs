@@ -134,7 +134,8 @@ pub(super) fn trace(args: &TraceArgs) -> Result<()> {
     let kwargs = parse_kwargs(&args.env_kwargs)?;
     let max_episode_steps = args.max_episode_steps.map(u32::try_from).transpose();
     let max_episode_steps = max_episode_steps.map_err(|_| Error::usage("`--max_episode_steps` is too large"))?;
-    let mut env = make_vec(&args.env, 1, &MakeOptions { max_episode_steps, kwargs, gym: args.gym.over(&GymOptions::default()) })?;
+    let mut env =
+        make_vec(&args.env, 1, &MakeOptions { max_episode_steps, kwargs, gym: args.gym.over(&GymOptions::default()) })?;
     let script = Script::read(&args.actions, env.spec())?;
     let space = env.spec().observation_space.clone();
     let mut step = VecStep::of(&*env);

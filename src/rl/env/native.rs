@@ -73,24 +73,25 @@ impl<D: Dynamics> NativeVec<D> {
 
 /// Refuses actions that are not those of `num_envs` such environments
 pub(super) fn check_actions(spec: &EnvSpec, num_envs: usize, actions: Actions<'_>) -> Result<()> {
-    let (found, each) = match (actions, &spec.action_space) {
-        (Actions::Discrete(actions), Space::Discrete { n }) => {
-            if let Some(env) = actions.iter().position(|action| action >= n) {
-                let action = actions[env];
-                return Err(Error::run(format!("action {action} of environment {env} is out of range"))
-                    .hint(format!("`{}` takes 0 to {}", spec.id, n - 1)));
+    let (found, each) =
+        match (actions, &spec.action_space) {
+            (Actions::Discrete(actions), Space::Discrete { n }) => {
+                if let Some(env) = actions.iter().position(|action| action >= n) {
+                    let action = actions[env];
+                    return Err(Error::run(format!("action {action} of environment {env} is out of range"))
+                        .hint(format!("`{}` takes 0 to {}", spec.id, n - 1)));
+                }
+                (actions.len(), 1)
             }
-            (actions.len(), 1)
-        }
-        (Actions::Continuous(actions), space @ Space::Box(_)) => {
-            if let Some(at) = actions.iter().position(|number| !number.is_finite()) {
-                let (env, number) = (at / space.len(), actions[at]);
-                return Err(Error::run(format!("the action of environment {env} holds `{number}`")));
+            (Actions::Continuous(actions), space @ Space::Box(_)) => {
+                if let Some(at) = actions.iter().position(|number| !number.is_finite()) {
+                    let (env, number) = (at / space.len(), actions[at]);
+                    return Err(Error::run(format!("the action of environment {env} holds `{number}`")));
+                }
+                (actions.len(), space.len())
             }
-            (actions.len(), space.len())
-        }
-        (_, space) => return Err(Error::run(format!("the actions of `{}` are {space}", spec.id))),
-    };
+            (_, space) => return Err(Error::run(format!("the actions of `{}` are {space}", spec.id))),
+        };
     let expected = num_envs * each;
     if found != expected {
         return Err(Error::run(format!("expected {expected} numbers as actions, found {found}")));

@@ -55,14 +55,7 @@ pub(super) fn read_head(from: &mut impl Read) -> io::Result<Head> {
     let mut head = [0; HEADER];
     from.read_exact(&mut head)?;
     let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    let known = [
-        answer::HELLO,
-        answer::OBSERVATIONS,
-        answer::STEP,
-        answer::KEPT,
-        answer::HISTORY,
-        answer::ERROR,
-    ];
+    let known = [answer::HELLO, answer::OBSERVATIONS, answer::STEP, answer::KEPT, answer::HISTORY, answer::ERROR];
     if known.contains(&head[4]) && length <= LONGEST {
         return Ok(Head::Answer(head[4], length));
     }

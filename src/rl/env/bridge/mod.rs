@@ -165,10 +165,14 @@ impl VectorEnv for Bridge {
     }
 
     fn keep_history(&mut self) -> Result<()> {
-        self.crew.exchange(1, |worker| worker.send(request::KEEP, &[]), |worker| {
-            let length = worker.expect(answer::KEPT)?;
-            worker.expect_length(length, 0)
-        })?;
+        self.crew.exchange(
+            1,
+            |worker| worker.send(request::KEEP, &[]),
+            |worker| {
+                let length = worker.expect(answer::KEPT)?;
+                worker.expect_length(length, 0)
+            },
+        )?;
         self.record = Some(Record {
             actions: vec![Vec::new(); self.num_envs],
             shown: vec![0.0; self.num_envs * self.form.width()],
@@ -178,16 +182,22 @@ impl VectorEnv for Bridge {
 
     fn histories(&mut self) -> Result<Option<Vec<History>>> {
         let Some(record) = &self.record else { return Ok(None) };
-        let beginnings = self.crew.exchange(1, |worker| worker.send(request::HISTORY, &[]), |worker| {
-            let length = worker.expect(answer::HISTORY)?;
-            let text = worker.text(length)?;
-            let count = worker.environments().len();
-            let parsed = serde_json::from_slice::<Vec<String>>(&text).ok().filter(|starts| starts.len() == count);
-            parsed.ok_or_else(|| worker.failure("does not know how its episodes began"))
-        })?;
+        let beginnings = self.crew.exchange(
+            1,
+            |worker| worker.send(request::HISTORY, &[]),
+            |worker| {
+                let length = worker.expect(answer::HISTORY)?;
+                let text = worker.text(length)?;
+                let count = worker.environments().len();
+                let parsed = serde_json::from_slice::<Vec<String>>(&text).ok().filter(|starts| starts.len() == count);
+                parsed.ok_or_else(|| worker.failure("does not know how its episodes began"))
+            },
+        )?;
         let shown = record.shown.chunks_exact(self.form.width());
         let histories = beginnings.into_iter().flatten().zip(&record.actions).zip(shown);
-        Ok(Some(histories.map(|((start, actions), shown)| History::of(start, actions.clone(), digest(shown))).collect()))
+        Ok(Some(
+            histories.map(|((start, actions), shown)| History::of(start, actions.clone(), digest(shown))).collect(),
+        ))
     }
 
     fn replay(&mut self, histories: &[History]) -> Result<()> {
@@ -195,7 +205,8 @@ impl VectorEnv for Bridge {
             return Err(Error::run(format!("expected {} histories, found {}", self.num_envs, histories.len())));
         }
         let each = self.spec.action_space.len();
-        let starts = histories.iter().map(|history| history.foreign().map(|(start, _)| start)).collect::<Option<Vec<_>>>();
+        let starts =
+            histories.iter().map(|history| history.foreign().map(|(start, _)| start)).collect::<Option<Vec<_>>>();
         let starts = starts.ok_or_else(|| Error::usage(format!("the checkpoint is not one of `{}`", self.spec.id)))?;
         let is_discrete = self.spec.action_space.discrete().is_some();
         let mut shown = vec![0.0; self.num_envs * self.form.width()];
@@ -207,7 +218,8 @@ impl VectorEnv for Bridge {
                 let steps = |env: usize| histories[env].actions.len() / each;
                 let episodes: Vec<_> = envs.clone().map(|env| (starts[env], steps(env))).collect();
                 let text = json!(episodes).to_string();
-                let numbers: Vec<f32> = histories[envs].iter().flat_map(|history| history.actions.iter().copied()).collect();
+                let numbers: Vec<f32> =
+                    histories[envs].iter().flat_map(|history| history.actions.iter().copied()).collect();
                 let whole: Vec<u32> = numbers.iter().filter(|_| is_discrete).map(|number| *number as u32).collect();
                 let actions = if is_discrete { Actions::Discrete(&whole) } else { Actions::Continuous(&numbers) };
                 let (rows, _) = action_rows(wide, actions, each);
