@@ -150,10 +150,10 @@ fn gymnasium(python: &str) -> String {
         return format!("none in Python {version} ({executable}); only environments named `gym:ID` need it");
     };
     let (there, missing): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, version)| version.is_some());
-    let mut line = format!("{gymnasium} in Python {version} ({executable})");
-    for (name, version) in there {
-        line += &format!(", {name} {}", version.unwrap_or_default());
-    }
+    let there = there.into_iter().map(|(name, version)| format!("{name} {}", version.unwrap_or_default()));
+    let mut line = vec![format!("{gymnasium} in Python {version} ({executable})")];
+    line.extend(there);
+    let line = line.join(", ");
     let missing: Vec<_> = missing.into_iter().map(|(name, _)| name).collect();
     if missing.is_empty() { line } else { format!("{line}; without {}", missing.join(", ")) }
 }

@@ -7,6 +7,7 @@ use crate::rl::env::GymOptions;
 /// Flags of commands that have no config; they mean what the keys of `rl train` mean
 #[derive(Debug, Clone, clap::Args)]
 #[command(rename_all = "snake_case", next_help_heading = "Gymnasium")]
+#[expect(clippy::struct_field_names, reason = "the flags are called so")]
 pub struct GymArgs {
     /// Python in which Gymnasium is installed, for environments named `gym:ID` [default: python3]
     #[arg(long, value_name = "PROGRAM")]

@@ -39,7 +39,9 @@ pub(super) fn compose(frame: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     frame.reserve(HEADER + length);
     frame.extend_from_slice(&(length as u32).to_le_bytes());
     frame.push(kind);
-    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    for part in parts {
+        frame.extend_from_slice(part);
+    }
 }
 
 /// What stands where an answer should begin
