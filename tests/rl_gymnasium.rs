@@ -177,6 +177,11 @@ fn a_run_goes_on_where_it_stopped() {
         let bytes_of = |run: &str| bytes(&folder.path().join(run).join("model.safetensors"));
         assert!(bytes_of("whole") == bytes_of("resumed"), "{env}");
     }
+    let words = ["rl", "train", "--env", "gym:MountainCarContinuous-v0", "--n_steps", "300", "--output_dir", "other"];
+    let more = ["--gym_frame_stack", "2", "--resume_from_checkpoint", "whole/checkpoint-600"];
+    let output = at_odds(&python, &[&words[..], &more].concat()).current_dir(folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("with another `env_kwargs`, `max_episode_steps` or `gym_` key"), "{stderr}");
 }
 
 /// The folder in which `odd.py` lies

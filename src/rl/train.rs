@@ -136,6 +136,14 @@ pub fn train(agent: &mut dyn Agent, origin: &Origin, options: &RunOptions) -> Re
 fn restore(agent: &mut dyn Agent, origin: &Origin, checkpoint: &Checkpoint) -> Result<Tally> {
     let saved = saved::origin(checkpoint.path())?;
     if !saved.continues(origin) {
+        if (&saved.agent, &saved.env) == (&origin.agent, &origin.env) {
+            return Err(Error::usage(format!(
+                "`{}` is a checkpoint of a run in `{}` with another `env_kwargs`, `max_episode_steps` or `gym_` key",
+                checkpoint.path().display(),
+                origin.env
+            ))
+            .hint("resume with the config of the run"));
+        }
         return Err(Error::usage(format!(
             "`{}` is a checkpoint of `{}` in `{}`, and this is a run of `{}` in `{}`",
             checkpoint.path().display(),

@@ -53,8 +53,12 @@ impl Worker {
         let mut command = Command::new(python);
         command.args(["-c", SCRIPT]);
         // What the environments print is there for the user
-        let mut group =
-            Group::start(&mut command, |line| info!("{line}")).map_err(|cause| no_python(python, &cause))?;
+        let hear = |line: &str| {
+            if !line.is_empty() {
+                info!("{line}");
+            }
+        };
+        let mut group = Group::start(&mut command, hear).map_err(|cause| no_python(python, &cause))?;
         let (Some(requests), Some(answers)) = (group.stdin(), group.stdout()) else {
             return Err(Error::run(format!("cannot reach `{python}` through pipes")));
         };
