@@ -21,6 +21,7 @@
 
 pub mod error;
 pub mod files;
+mod process;
 
 pub mod algo;
 pub mod cli;

@@ -21,7 +21,7 @@ use collimate::rl::rollout::Rollout;
 use collimate::rl::saved;
 
 fn make(id: &str, max_episode_steps: Option<u32>) -> Box<dyn VectorEnv> {
-    make_vec(id, 1, &MakeOptions { max_episode_steps, kwargs: Kwargs::new() }).expect("the environment is made")
+    make_vec(id, 1, &MakeOptions { max_episode_steps, ..MakeOptions::default() }).expect("the environment is made")
 }
 
 /// Undiscounted and discounted optima from the start, and the rounds of policy iteration at γ = .99
@@ -299,7 +299,7 @@ fn a_saved_policy_plays_as_before() {
         let policy = train(&mut Ppo::new(env, options, 0).unwrap(), 256);
         let folder = tempfile::tempdir().unwrap();
         let (agent, env) = ("ppo".to_owned(), id.to_owned());
-        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None };
+        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None, gym: None };
         saved::save(folder.path(), &policy, &origin).unwrap();
         assert_eq!(saved::origin(folder.path()).unwrap(), origin);
         let mut env = make_vec(id, 2, &MakeOptions::default()).unwrap();

@@ -19,7 +19,7 @@ fn golden<T: for<'de> Deserialize<'de>>(name: &str) -> T {
 
 fn make(id: &str, num_envs: usize, kwargs: &Value) -> Box<dyn VectorEnv> {
     let kwargs: Kwargs = kwargs.as_object().expect("arguments are an object").clone();
-    make_vec(id, num_envs, &MakeOptions { kwargs, max_episode_steps: None }).expect("the environment is made")
+    make_vec(id, num_envs, &MakeOptions { kwargs, ..MakeOptions::default() }).expect("the environment is made")
 }
 
 #[derive(Deserialize)]
@@ -313,7 +313,7 @@ fn grid_world_without_a_goal_is_cut_at_its_limit() {
 
 #[test]
 fn a_limit_of_ones_own_truncates_and_may_meet_a_termination() {
-    let options = |limit| MakeOptions { max_episode_steps: Some(limit), kwargs: Kwargs::new() };
+    let options = |limit| MakeOptions { max_episode_steps: Some(limit), ..MakeOptions::default() };
     let mut env = make_vec("CliffWalking-v1", 1, &options(13)).expect("it is made");
     let mut out = VecStep::of(&*env);
     env.reset(Some(0), &mut out.observations).expect("it is reset");
@@ -425,7 +425,8 @@ proptest! {
 fn wrong_requests_are_refused() {
     let refused = |id: &str, num_envs, kwargs: Value, limit| {
         let kwargs = kwargs.as_object().expect("arguments are an object").clone();
-        let error = make_vec(id, num_envs, &MakeOptions { kwargs, max_episode_steps: limit }).err();
+        let error =
+            make_vec(id, num_envs, &MakeOptions { kwargs, max_episode_steps: limit, ..MakeOptions::default() }).err();
         let error = error.unwrap_or_else(|| panic!("`{id}` was made"));
         assert_eq!(error.exit_code(), 2);
         error.to_string()

@@ -15,7 +15,7 @@ use serde_json::json;
 
 fn make(id: &str, n: usize, kwargs: &serde_json::Value) -> Box<dyn VectorEnv> {
     let kwargs = kwargs.as_object().cloned().unwrap_or_default();
-    make_vec(id, n, &MakeOptions { max_episode_steps: None, kwargs }).expect("the environment is made")
+    make_vec(id, n, &MakeOptions { kwargs, ..MakeOptions::default() }).expect("the environment is made")
 }
 
 fn train(agent: &mut dyn Agent, total: u64) -> Policy {
@@ -187,7 +187,7 @@ fn saved_policies_play_as_before() {
         let policy = train(&mut *agent, 110);
         let folder = tempfile::tempdir().unwrap();
         let (agent, env) = ("any".to_owned(), "Pendulum-v1".to_owned());
-        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None };
+        let origin = saved::Origin { agent, env, env_kwargs: Kwargs::new(), max_episode_steps: None, gym: None };
         saved::save(folder.path(), &policy, &origin).unwrap();
         let mut env = make("Pendulum-v1", 2, &json!({}));
         let loaded = saved::load(folder.path(), env.spec()).unwrap();

@@ -10,6 +10,7 @@ use crate::model::hub::Settings;
 use crate::ops::kernels::{Simd, simd_level};
 use crate::ops::{composed, linear};
 use crate::reward::{KINDS, OTHER_KINDS};
+use crate::rl::env::bridge::{Probe, probe};
 use crate::run::manifest::cpu_features;
 use crate::{Error, Result};
 
@@ -28,6 +29,9 @@ pub struct Args {
     /// List what `reward_funcs` takes, and nothing else
     #[arg(long)]
     pub rewards: bool,
+    /// The Python of the Gymnasium bridge
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub gym_python: String,
 }
 
 /// Runs the command
@@ -54,6 +58,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         Err(error) => lines.push(("Hub", format!("the settings are wrong: {}", error.message()))),
     }
+    lines.push(("Gymnasium", gymnasium(&args.gym_python)));
     lines.push(("test data", test_data()));
     let mut output = Output::open();
     output.table(&lines)?;
@@ -133,6 +138,24 @@ fn reachability(settings: &Settings) -> String {
         Ok(answer) => format!("answers with status {}; a proxy may stand between", answer.status().as_u16()),
         Err(cause) => format!("does not answer ({cause}); what is in the cache works with `--offline`"),
     }
+}
+
+/// What the environments named `gym:ID` have to run in
+fn gymnasium(python: &str) -> String {
+    let Probe { python: version, executable, gymnasium, others } = match probe(python) {
+        Ok(probe) => probe,
+        Err(error) => return format!("none: {}", error.message()),
+    };
+    let Some(gymnasium) = gymnasium else {
+        return format!("none in Python {version} ({executable}); only environments named `gym:ID` need it");
+    };
+    let (there, missing): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, version)| version.is_some());
+    let there = there.into_iter().map(|(name, version)| format!("{name} {}", version.unwrap_or_default()));
+    let mut line = vec![format!("{gymnasium} in Python {version} ({executable})")];
+    line.extend(there);
+    let line = line.join(", ");
+    let missing: Vec<_> = missing.into_iter().map(|(name, _)| name).collect();
+    if missing.is_empty() { line } else { format!("{line}; without {}", missing.join(", ")) }
 }
 
 fn test_data() -> String {

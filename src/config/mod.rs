@@ -65,8 +65,8 @@ pub use ppo::{LossKl, OnlineDpoKeys, OnlineDpoLoss, PpoKeys, RewardKl, ValueNetw
 pub use reference::{ReferenceKeys, SyncKeys};
 pub use reward::RewardKeys;
 pub use rl::{
-    AgentSpec, EntropyWeight, ExplorationRule, Falling, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig, RlKeys,
-    TabularKeys,
+    AgentSpec, EntropyWeight, ExplorationRule, Falling, GymKeys, OffPolicyKeys, OnPolicyKeys, RlAgent, RlConfig,
+    RlKeys, TabularKeys,
 };
 pub use sft::{PackingStrategy, SftKeys, SftLoss};
 pub use steps::{Resume, Steps};

@@ -3,9 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Sample;
-
-/// Longest part of a foreign text that a message repeats
-const EXCERPT: usize = 200;
+use crate::process::excerpt;
 
 /// `{"prompt", "completion", "completion_ids", "truncated", ...columns}`: these four beat columns of the same names
 pub(super) fn sample_json(sample: &Sample<'_>) -> Value {
@@ -38,15 +36,6 @@ pub(super) fn parse_value(text: &str) -> Result<Option<f64>, NoValue> {
         Ok(Value::Number(number)) => number.as_f64().map(Some).ok_or(NoValue),
         _ => Err(NoValue),
     }
-}
-
-/// The beginning of a foreign text, on one line
-pub(super) fn excerpt(text: &str) -> String {
-    let line = text.trim().replace(['\n', '\r'], " ");
-    if line.chars().count() <= EXCERPT {
-        return line;
-    }
-    format!("{}…", line.chars().take(EXCERPT).collect::<String>())
 }
 
 /// A sample as a message names it

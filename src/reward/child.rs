@@ -1,30 +1,22 @@
 //! A child process that answers lines with lines.
 //!
 //! Its three pipes have a thread each, so that neither side can block the other however much is said; these threads end
-//! when the pipes close. The child leads its own process group: Ctrl-C in the terminal does not reach it before the
-//! run has written its checkpoint, and what it started itself ends with it.
+//! when the pipes close.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::io::{BufReader, Read, Write};
+use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use super::Check;
-use super::answer::{excerpt, parse_value};
+use super::answer::parse_value;
 use crate::Result;
+use crate::process::{Group, describe_status, excerpt, next_line};
 
-/// An answer is a number; what is longer than this is none, and is not kept
-const LONGEST_LINE: u64 = 64 << 10;
 /// Answers held before the child must wait, so that one that never stops talking does not fill the memory
 const AHEAD: usize = 4096;
-/// Lines of stderr that a message repeats
-const TAIL: usize = 8;
 /// How often the caller's check is asked
 const SLICE: Duration = Duration::from_millis(20);
 /// How long a child whose stdin has closed may take to end by itself
@@ -39,39 +31,26 @@ pub(super) enum Fault {
 }
 
 pub(super) struct Child {
-    process: Process,
+    group: Group,
     requests: Option<Sender<Arc<[u8]>>>,
     answers: Receiver<String>,
-    errors: Arc<Mutex<VecDeque<String>>>,
-    error_reader: Option<JoinHandle<()>>,
     last_line: Option<String>,
     healthy: bool,
 }
 
 impl Child {
     pub fn start(program: &str, arguments: &[String]) -> std::io::Result<Self> {
-        let mut command = Command::new(program);
-        command.args(arguments).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Python child that forgets to flush would look like one that hangs
-        command.env("PYTHONUNBUFFERED", "1");
-        let mut process = command.spawn()?;
-        let errors = Arc::default();
+        let mut group = Group::start(Command::new(program).args(arguments), |_| {})?;
         let (requests, to_write) = mpsc::channel::<Arc<[u8]>>();
         let (to_read, answers) = mpsc::sync_channel(AHEAD);
-        if let Some(mut stdin) = process.stdin.take() {
+        if let Some(mut stdin) = group.stdin() {
             // A child that does not read any more shows itself by the answers that are missing
             thread::spawn(move || to_write.iter().try_for_each(|bytes| stdin.write_all(&bytes)));
         }
-        if let Some(stdout) = process.stdout.take() {
+        if let Some(stdout) = group.stdout() {
             thread::spawn(move || pass_lines(stdout, &to_read));
         }
-        let error_reader = process.stderr.take().map(|stderr| {
-            let errors = Arc::clone(&errors);
-            thread::spawn(move || keep_tail(stderr, &errors))
-        });
-        let requests = Some(requests);
-        Ok(Self { process, requests, answers, errors, error_reader, last_line: None, healthy: true })
+        Ok(Self { group, requests: Some(requests), answers, last_line: None, healthy: true })
     }
 
     /// Sends lines and waits for `count` answers, for each at most `timeout`
@@ -147,44 +126,17 @@ impl Child {
     }
 
     fn how_it_ended(&mut self) -> String {
-        match self.wait(GRACE) {
-            None => "closed its stdout".to_owned(),
-            Some(status) => describe_status(status),
-        }
-    }
-
-    fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let begin = Instant::now();
-        loop {
-            if let Ok(Some(status)) = self.process.try_wait() {
-                return Some(status);
-            }
-            if begin.elapsed() >= patience {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.group.wait(GRACE).map_or_else(|| "closed its stdout".to_owned(), describe_status)
     }
 
     /// What happened, and what the child said last
     fn report(&mut self, what: &str) -> String {
-        // The reader may be behind a child that has just died; something it started may hold the pipe for ever
-        let begin = Instant::now();
-        while self.error_reader.as_ref().is_some_and(|reader| !reader.is_finished())
-            && begin.elapsed() < Duration::from_millis(100)
-        {
-            thread::sleep(Duration::from_millis(2));
-        }
         let mut report = vec![what.to_owned()];
         report.push(match &self.last_line {
             Some(line) => format!("  its last line on stdout: `{line}`"),
             None => "  it printed nothing on stdout".to_owned(),
         });
-        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if !errors.is_empty() {
-            report.push("  the end of its stderr:".to_owned());
-            report.extend(errors.iter().map(|line| format!("    {line}")));
-        }
+        report.extend(self.group.last_words());
         report.join("\n")
     }
 }
@@ -192,28 +144,8 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.requests = None;
-        let ended = self.healthy && self.wait(GRACE).is_some();
-        // What it started may outlive it; ESRCH where nothing does
-        kill_process_group(Pid::from_child(&self.process), Signal::KILL).ok();
-        if !ended {
-            self.process.wait().ok();
-        }
+        self.group.end(if self.healthy { GRACE } else { Duration::ZERO });
     }
-}
-
-fn describe_status(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (_, Some(signal)) => format!("was ended by signal {signal}"),
-        _ => "ended".to_owned(),
-    }
-}
-
-/// The next line, at most [`LONGEST_LINE`] of it; `None` at the end
-fn next_line(reader: &mut impl BufRead) -> Option<String> {
-    let mut line = Vec::new();
-    let read = reader.take(LONGEST_LINE).read_until(b'\n', &mut line).ok()?;
-    (read > 0).then(|| String::from_utf8_lossy(&line).into_owned())
 }
 
 fn pass_lines(stdout: impl Read, lines: &SyncSender<String>) {
@@ -222,16 +154,5 @@ fn pass_lines(stdout: impl Read, lines: &SyncSender<String>) {
         if lines.send(line).is_err() {
             return;
         }
-    }
-}
-
-fn keep_tail(stderr: impl Read, tail: &Mutex<VecDeque<String>>) {
-    let mut reader = BufReader::new(stderr);
-    while let Some(line) = next_line(&mut reader) {
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(excerpt(&line));
     }
 }

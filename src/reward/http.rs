@@ -10,8 +10,9 @@ use tracing::warn;
 use ureq::Agent;
 use ureq::http::Uri;
 
-use super::answer::{excerpt, parse_value, sample_json};
+use super::answer::{parse_value, sample_json};
 use super::{Check, Options, Reward, Sample};
+use crate::process::excerpt;
 use crate::{Error, Result};
 
 /// How often the caller's check is asked while the server thinks

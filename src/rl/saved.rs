@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::serialize;
 use serde::{Deserialize, Serialize};
 
-use super::env::Kwargs;
+use super::env::{GymOptions, Kwargs, MakeOptions};
 use super::mlp::{Activation, Mlp};
 use super::normalize::Moments;
 use super::observer::{ActionSpace, Observer};
@@ -29,6 +29,28 @@ pub struct Origin {
     pub env_kwargs: Kwargs,
     /// Its limit, where it was set
     pub max_episode_steps: Option<u32>,
+    /// How Gymnasium made it, where it was not native
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gym: Option<GymOptions>,
+}
+
+impl Origin {
+    /// How to make its environment
+    pub fn make_options(&self) -> MakeOptions {
+        MakeOptions {
+            max_episode_steps: self.max_episode_steps,
+            kwargs: self.env_kwargs.clone(),
+            gym: self.gym.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether a run of one can go on as a run of the other: where the processes run does not matter
+    pub fn continues(&self, other: &Self) -> bool {
+        let Self { agent, env, env_kwargs, max_episode_steps, gym } = self;
+        (agent, env, env_kwargs, max_episode_steps)
+            == (&other.agent, &other.env, &other.env_kwargs, &other.max_episode_steps)
+            && gym.clone().unwrap_or_default().same_environments(&other.gym.clone().unwrap_or_default())
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -89,7 +89,7 @@ impl State {
     /// # Errors
     /// Environments that keep no history
     pub fn environments(&mut self, env: &mut dyn VectorEnv) -> Result<()> {
-        let mut histories = env.histories().map(<[_]>::to_vec).ok_or_else(|| {
+        let mut histories = env.histories()?.ok_or_else(|| {
             Error::run(format!("`{}` keeps no history, so that no run in it can be resumed", env.spec().id))
         })?;
         let found = histories.len();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::agents::Agent;
-use super::env::{Episode, MakeOptions, VectorEnv, make_vec};
+use super::env::{Episode, VectorEnv, make_vec};
 use super::evaluate::play;
 use super::saved::{self, Origin, save};
 use super::state::State;
@@ -135,7 +135,15 @@ pub fn train(agent: &mut dyn Agent, origin: &Origin, options: &RunOptions) -> Re
 
 fn restore(agent: &mut dyn Agent, origin: &Origin, checkpoint: &Checkpoint) -> Result<Tally> {
     let saved = saved::origin(checkpoint.path())?;
-    if saved != *origin {
+    if !saved.continues(origin) {
+        if (&saved.agent, &saved.env) == (&origin.agent, &origin.env) {
+            return Err(Error::usage(format!(
+                "`{}` is a checkpoint of a run in `{}` with another `env_kwargs`, `max_episode_steps` or `gym_` key",
+                checkpoint.path().display(),
+                origin.env
+            ))
+            .hint("resume with the config of the run"));
+        }
         return Err(Error::usage(format!(
             "`{}` is a checkpoint of `{}` in `{}`, and this is a run of `{}` in `{}`",
             checkpoint.path().display(),
@@ -171,8 +179,7 @@ impl<'r> Run<'r> {
         tally: Tally,
     ) -> Result<Self> {
         let evaluator = options.evaluation.map(|evaluation| -> Result<_> {
-            let make = MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs.clone() };
-            Ok((make_vec(&origin.env, evaluation.episodes.min(AT_ONCE), &make)?, evaluation))
+            Ok((make_vec(&origin.env, evaluation.episodes.min(AT_ONCE), &origin.make_options())?, evaluation))
         });
         let done = agent.timesteps();
         Ok(Self {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::gym::GymArgs;
 use crate::cli::args::count;
 use crate::cli::output::Output;
 use crate::report::statistics::{Bootstrap, Estimate, Scores, iqm, mean};
-use crate::rl::env::{MakeOptions, make_vec};
+use crate::rl::env::make_vec;
 use crate::rl::evaluate::{Summary, play};
 use crate::rl::saved::{self, Origin};
 use crate::{Error, Result};
@@ -32,6 +33,8 @@ pub struct Args {
     /// Seed of the environments and of the draws
     #[arg(long, value_name = "N", default_value = "1000000")]
     pub seed: u64,
+    #[command(flatten)]
+    gym: GymArgs,
 }
 
 /// What is said of one policy
@@ -99,7 +102,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn evaluate(folder: &Path, origin: &Origin, args: &Args) -> Result<Summary> {
-    let options = MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs.clone() };
+    let mut options = origin.make_options();
+    options.gym = args.gym.over(&options.gym);
     let mut env = make_vec(&origin.env, args.episodes.min(AT_ONCE), &options)?;
     let policy = saved::load(folder, env.spec())?;
     Ok(play(&policy, &mut *env, args.episodes, args.deterministic, args.seed)?.summary())

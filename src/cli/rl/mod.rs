@@ -2,6 +2,7 @@
 
 mod agents;
 mod eval;
+mod gym;
 mod off_policy;
 mod on_policy;
 mod record;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::gym::GymArgs;
 use super::trace::parse_kwargs;
 use crate::cli::args::count;
 use crate::cli::output::Output;
@@ -44,6 +45,8 @@ pub struct Args {
     /// File to write
     #[arg(long, value_name = "FILE.safetensors")]
     pub output: PathBuf,
+    #[command(flatten)]
+    gym: GymArgs,
 }
 
 /// Runs `collimate rl record`
@@ -52,13 +55,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let found = args.random_actions;
         return Err(Error::usage(format!("`--random_actions` must be at least 0 and at most 1, got `{found}`")));
     }
-    let (id, options) = if let Some(folder) = &args.policy {
+    let (id, mut options) = if let Some(folder) = &args.policy {
         let origin = saved::origin(folder)?;
-        (origin.env, MakeOptions { max_episode_steps: origin.max_episode_steps, kwargs: origin.env_kwargs })
+        let options = origin.make_options();
+        (origin.env, options)
     } else {
         let kwargs = parse_kwargs(&args.env_kwargs)?;
-        (args.env.clone().unwrap_or_default(), MakeOptions { max_episode_steps: None, kwargs })
+        (args.env.clone().unwrap_or_default(), MakeOptions { kwargs, ..MakeOptions::default() })
     };
+    options.gym = args.gym.over(&options.gym);
     let mut env = make_vec(&id, AT_ONCE.min(args.steps), &options)?;
     let policy = args.policy.as_ref().map(|folder| saved::load(folder, env.spec())).transpose()?;
     let options = RecordOptions {

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::gym::GymArgs;
 use crate::cli::args::count;
 use crate::cli::output::Output;
-use crate::rl::env::{Actions, EnvSpec, Kwargs, MakeOptions, Space, VecStep, listing, make_vec};
+use crate::rl::env::{Actions, EnvSpec, GymOptions, Kwargs, MakeOptions, Space, VecStep, listing, make_vec};
 use crate::{Error, Result};
 
 /// The arguments of `collimate rl trace`
 #[derive(Debug, clap::Args)]
 #[command(rename_all = "snake_case")]
 pub struct TraceArgs {
-    /// Id of the environment, as `collimate rl envs` lists them
+    /// Id of the environment, as `collimate rl envs` lists them, or `gym:ID` of an installed Gymnasium
     #[arg(long, value_name = "ID")]
     pub env: String,
     /// Seed of the first reset
@@ -30,6 +31,8 @@ pub struct TraceArgs {
     /// Truncate episodes after so many steps, instead of what the id says
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_episode_steps: Option<usize>,
+    #[command(flatten)]
+    gym: GymArgs,
 }
 
 /// The arguments of `collimate rl envs`
@@ -131,7 +134,8 @@ pub(super) fn trace(args: &TraceArgs) -> Result<()> {
     let kwargs = parse_kwargs(&args.env_kwargs)?;
     let max_episode_steps = args.max_episode_steps.map(u32::try_from).transpose();
     let max_episode_steps = max_episode_steps.map_err(|_| Error::usage("`--max_episode_steps` is too large"))?;
-    let mut env = make_vec(&args.env, 1, &MakeOptions { max_episode_steps, kwargs })?;
+    let mut env =
+        make_vec(&args.env, 1, &MakeOptions { max_episode_steps, kwargs, gym: args.gym.over(&GymOptions::default()) })?;
     let script = Script::read(&args.actions, env.spec())?;
     let space = env.spec().observation_space.clone();
     let mut step = VecStep::of(&*env);

@@ -6,9 +6,11 @@ use clap::Command;
 use serde_json::Value as Json;
 
 use super::agents::build;
+use super::gym;
 use crate::Result;
 use crate::cli::keyed::Keyed;
 use crate::config::{self, CommandSpec, Context, RlAgent, RlConfig, Values, to_yaml};
+use crate::rl::env::bridge::PREFIX;
 use crate::rl::env::{Kwargs, MakeOptions, make_vec};
 use crate::rl::saved::Origin;
 use crate::rl::train::{Checkpoints, Evaluation, RunOptions, train};
@@ -58,7 +60,7 @@ fn headings() -> String {
         format!("\n  {agent}: {}{without}", spec.headings.join(", "))
     };
     let lines: String = RlAgent::all().map(line).collect();
-    format!("Every agent takes the keys under Run, Evaluation and Learning, and:{lines}")
+    format!("Every agent takes the keys under Run, Gymnasium, Evaluation and Learning, and:{lines}")
 }
 
 fn run_values(values: &Values, context: &Context) -> Result<()> {
@@ -71,9 +73,15 @@ fn run_values(values: &Values, context: &Context) -> Result<()> {
         kwargs.insert("layout_seed".to_owned(), keys.seed.into());
     }
     let max_episode_steps = keys.max_episode_steps.map(|limit| limit as u32);
-    let origin =
-        Origin { agent: keys.agent.to_string(), env: keys.env.clone(), env_kwargs: kwargs.clone(), max_episode_steps };
-    let mut env = make_vec(&keys.env, keys.n_envs, &MakeOptions { max_episode_steps, kwargs })?;
+    let make = MakeOptions { max_episode_steps, kwargs, gym: gym::options(&config.gym) };
+    let mut env = make_vec(&keys.env, keys.n_envs, &make)?;
+    let origin = Origin {
+        agent: keys.agent.to_string(),
+        env: keys.env.clone(),
+        env_kwargs: make.kwargs,
+        max_episode_steps,
+        gym: keys.env.starts_with(PREFIX).then_some(make.gym),
+    };
     let resume = match &keys.resume_from_checkpoint {
         config::Resume::No => None,
         config::Resume::Newest => Some(Resume::Newest),

@@ -37,7 +37,7 @@ config_choice! {
 }
 
 /// Headings of keys that every agent takes
-pub(super) const EVERYWHERE: &[&str] = &["Run", "Evaluation", "Learning"];
+pub(super) const EVERYWHERE: &[&str] = &["Run", "Gymnasium", "Evaluation", "Learning"];
 
 /// What the command line must know of an agent
 #[derive(Debug, Clone, Copy)]

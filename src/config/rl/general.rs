@@ -10,7 +10,7 @@ config_keys! {
         "Run" {
             /// Agent
             agent: RlAgent = RlAgent::Ppo;
-            /// Id of the environment, as `collimate rl envs` lists them
+            /// Id of the environment, as `collimate rl envs` lists them, or `gym:ID` of an installed Gymnasium
             env: String = "CartPole-v1".to_owned();
             /// Arguments of the environment
             env_kwargs: Map<String> = Map::default();

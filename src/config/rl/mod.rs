@@ -7,6 +7,7 @@
 mod agent;
 mod falling;
 mod general;
+mod gymnasium;
 mod off_policy;
 mod on_policy;
 mod tabular;
@@ -14,6 +15,7 @@ mod tabular;
 pub use agent::{AgentSpec, RlAgent};
 pub use falling::{EntropyWeight, Falling};
 pub use general::RlKeys;
+pub use gymnasium::GymKeys;
 pub use off_policy::OffPolicyKeys;
 pub use on_policy::OnPolicyKeys;
 pub use tabular::{ExplorationRule, TabularKeys};
@@ -26,6 +28,8 @@ use crate::{Error, Result};
 pub struct RlConfig {
     /// Those of several kinds of agents
     pub general: RlKeys,
+    /// Those of environments that Gymnasium steps
+    pub gym: GymKeys,
     /// Those of on-policy agents
     pub on_policy: OnPolicyKeys,
     /// Those of off-policy agents
@@ -37,7 +41,7 @@ pub struct RlConfig {
 impl RlConfig {
     /// The groups of keys, in the order of `--help` and of `config.yaml`
     pub const GROUPS: &'static [&'static [Key]] =
-        &[RlKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS, TabularKeys::KEYS];
+        &[RlKeys::KEYS, GymKeys::KEYS, OnPolicyKeys::KEYS, OffPolicyKeys::KEYS, TabularKeys::KEYS];
 
     /// Types and checks the keys, with the defaults of their agent
     ///
@@ -52,6 +56,7 @@ impl RlConfig {
         }
         Ok(Self {
             general: RlKeys::from_values(&values)?,
+            gym: GymKeys::from_values(&values)?,
             on_policy: OnPolicyKeys::from_values(&values)?,
             off_policy: OffPolicyKeys::from_values(&values)?,
             tabular: TabularKeys::from_values(&values)?,
@@ -60,8 +65,9 @@ impl RlConfig {
 
     /// The resolved values of the keys that the agent takes, so that they can be read again
     pub fn to_values(&self) -> Vec<(&'static str, Value)> {
-        let Self { general, on_policy, off_policy, tabular } = self;
-        let all = [general.to_values(), on_policy.to_values(), off_policy.to_values(), tabular.to_values()];
+        let Self { general, gym, on_policy, off_policy, tabular } = self;
+        let mut all = vec![general.to_values(), gym.to_values()];
+        all.extend([on_policy.to_values(), off_policy.to_values(), tabular.to_values()]);
         let keys = Self::GROUPS.iter().copied().flatten();
         keys.zip(all.into_iter().flatten())
             .filter(|(key, _)| self.general.agent.takes(key))

@@ -1,8 +1,8 @@
 //! Environments, stepped many at a time.
 //!
-//! [`VectorEnv`] is what an agent sees, whether the environments are native or live in another process. The native ones
-//! ([`make_vec`]) follow Gymnasium 1.4.0 step by step, random numbers included: the same id, seed and actions give the
-//! same observations, rewards and ends.
+//! [`VectorEnv`] is what an agent sees, whether the environments are native or live in another process ([`bridge`]);
+//! [`make_vec`] makes both kinds. The native ones follow Gymnasium 1.4.0 step by step, random numbers included: the same
+//! id, seed and actions give the same observations, rewards and ends.
 //!
 //! An environment whose episode ends is reset within the same step (Gymnasium's SAME_STEP), so that
 //! [`VecStep::observations`] always holds what the next action answers to, while [`VecStep::final_obs`] holds what the
@@ -10,6 +10,7 @@
 //! nothing follows.
 
 mod bit_flip;
+pub mod bridge;
 mod classic_control;
 mod history;
 mod kwargs;
@@ -23,6 +24,7 @@ mod statistics;
 pub mod tabular;
 mod toy_text;
 
+pub use bridge::GymOptions;
 pub use history::History;
 pub use kwargs::Kwargs;
 pub use registry::{Listing, MakeOptions, listing, make_vec};
@@ -131,14 +133,17 @@ pub trait VectorEnv {
     }
 
     /// How each environment came where it is, where that is remembered
-    fn histories(&self) -> Option<&[History]> {
-        None
+    ///
+    /// # Errors
+    /// A process that should know it and does not answer
+    fn histories(&mut self) -> Result<Option<Vec<History>>> {
+        Ok(None)
     }
 
     /// Leads each environment where another one was
     ///
     /// # Errors
-    /// As with [`VectorEnv::keep_history`]; another number of environments
+    /// As with [`VectorEnv::keep_history`]; another number of environments; one that does not come there again
     fn replay(&mut self, _histories: &[History]) -> Result<()> {
         self.keep_history()
     }

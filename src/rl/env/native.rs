@@ -69,14 +69,17 @@ impl<D: Dynamics> NativeVec<D> {
             histories: None,
         }
     }
+}
 
-    fn check(&self, actions: Actions<'_>) -> Result<()> {
-        let (found, each) = match (actions, &self.spec.action_space) {
+/// Refuses actions that are not those of `num_envs` such environments
+pub(super) fn check_actions(spec: &EnvSpec, num_envs: usize, actions: Actions<'_>) -> Result<()> {
+    let (found, each) =
+        match (actions, &spec.action_space) {
             (Actions::Discrete(actions), Space::Discrete { n }) => {
                 if let Some(env) = actions.iter().position(|action| action >= n) {
                     let action = actions[env];
                     return Err(Error::run(format!("action {action} of environment {env} is out of range"))
-                        .hint(format!("`{}` takes 0 to {}", self.spec.id, n - 1)));
+                        .hint(format!("`{}` takes 0 to {}", spec.id, n - 1)));
                 }
                 (actions.len(), 1)
             }
@@ -87,14 +90,13 @@ impl<D: Dynamics> NativeVec<D> {
                 }
                 (actions.len(), space.len())
             }
-            (_, space) => return Err(Error::run(format!("the actions of `{}` are {space}", self.spec.id))),
+            (_, space) => return Err(Error::run(format!("the actions of `{}` are {space}", spec.id))),
         };
-        let expected = self.rngs.len() * each;
-        if found != expected {
-            return Err(Error::run(format!("expected {expected} numbers as actions, found {found}")));
-        }
-        Ok(())
+    let expected = num_envs * each;
+    if found != expected {
+        return Err(Error::run(format!("expected {expected} numbers as actions, found {found}")));
     }
+    Ok(())
 }
 
 /// Environment `i` draws from the generator of `seed + i`
@@ -135,7 +137,7 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
         if !self.is_reset {
             return Err(Error::run("an environment must be reset before its first step"));
         }
-        self.check(actions)?;
+        check_actions(&self.spec, self.rngs.len(), actions)?;
         out.check(self.rngs.len(), self.width)?;
         if let Some(histories) = &mut self.histories {
             for (i, history) in histories.iter_mut().enumerate() {
@@ -180,8 +182,8 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
         Ok(())
     }
 
-    fn histories(&self) -> Option<&[History]> {
-        self.histories.as_deref()
+    fn histories(&mut self) -> Result<Option<Vec<History>>> {
+        Ok(self.histories.clone())
     }
 
     fn replay(&mut self, histories: &[History]) -> Result<()> {
@@ -190,12 +192,15 @@ impl<D: Dynamics> VectorEnv for NativeVec<D> {
         if steps.len() != self.rngs.len() {
             return Err(Error::run(format!("expected {} histories, found {}", self.rngs.len(), steps.len())));
         }
+        let beginnings = histories.iter().map(History::native).collect::<Option<Vec<_>>>();
+        let beginnings =
+            beginnings.ok_or_else(|| Error::usage(format!("the checkpoint is not one of `{}`", self.spec.id)))?;
         let longest = steps.iter().copied().max().unwrap_or(0);
         let mut out = VecStep::of(&*self);
         // All environments step at once: they begin one after the other, so that all are through at the end
         for t in 0..=longest {
-            for (i, history) in histories.iter().enumerate().filter(|(i, _)| t + steps[*i] <= longest) {
-                self.rngs[i] = history.rng.clone();
+            for (i, beginning) in beginnings.iter().enumerate().filter(|(i, _)| t + steps[*i] <= longest) {
+                self.rngs[i] = (*beginning).clone();
                 let observation = &mut out.observations[i * self.width..][..self.width];
                 self.dynamics.reset(i, &mut self.rngs[i], observation);
             }

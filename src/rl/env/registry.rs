@@ -1,6 +1,7 @@
 //! The environments by id.
 
 use super::bit_flip::BitFlip;
+use super::bridge::{self, Bridge, GymOptions};
 use super::classic_control::{acrobot, cartpole, mountain_car, mountain_car_continuous, pendulum};
 use super::kwargs::{KwargReader, Kwargs};
 use super::native::{Dynamics, NativeVec};
@@ -16,6 +17,8 @@ pub struct MakeOptions {
     pub max_episode_steps: Option<u32>,
     /// Arguments of the environment
     pub kwargs: Kwargs,
+    /// For ids with [`bridge::PREFIX`]
+    pub gym: GymOptions,
 }
 
 /// Makes the dynamics of an entry for the reader's arguments
@@ -116,15 +119,22 @@ impl Maker<'_> {
     }
 }
 
-/// Makes `num_envs` native environments of an id
+/// Makes `num_envs` environments of an id: native ones, or of the real Gymnasium those of `gym:ID`
 pub fn make_vec(id: &str, num_envs: usize, options: &MakeOptions) -> Result<Box<dyn VectorEnv>> {
-    let entry = find(id)?;
     if num_envs == 0 {
         return Err(Error::usage("at least one environment is needed"));
     }
     let limit = options.max_episode_steps;
     if limit == Some(0) {
         return Err(Error::usage("`max_episode_steps` must be at least 1, got 0"));
+    }
+    if id.starts_with(bridge::PREFIX) {
+        return Ok(Box::new(Bridge::new(id, num_envs, options)?));
+    }
+    let entry = find(id)?;
+    if options.gym != GymOptions::default() {
+        return Err(Error::usage(format!("`{id}` is a native environment, for which keys with `gym_` do nothing"))
+            .hint(format!("leave them out, or take Gymnasium's own: `gym:{id}`")));
     }
     (entry.build)(Maker {
         spec: (entry.id, limit.or(entry.max_episode_steps), entry.reward_threshold),
@@ -159,9 +169,10 @@ fn find(id: &str) -> Result<&'static Entry> {
         if id.starts_with("LunarLander") {
             return error.hint("this program was built without the feature `box2d`");
         }
+        let other = format!("an environment of an installed Gymnasium is `gym:{id}`");
         match nearest(id) {
-            Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error.hint("`collimate rl envs` lists them"),
+            Some(near) => error.hint(format!("did you mean `{near}`? {other}")),
+            None => error.hint(format!("`collimate rl envs` lists them; {other}")),
         }
     })
 }
