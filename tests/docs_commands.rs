@@ -23,13 +23,16 @@ use collimate::train::registry::RECIPES;
 use pages::{Page, Shown, agree, is_ours};
 
 /// Page, beginning of the command, why no test runs it
-const NOT_RUN: [(&str, &str, &str); 7] = [
+const NOT_RUN: [(&str, &str, &str); 10] = [
     ("README.md", "cargo run --release -- demo", "tests/demo.rs runs it"),
     ("README.md", "cargo test --release", "it is running"),
     ("docs/demo.md", "collimate demo", "tests/demo.rs runs it"),
     ("docs/speed.md", "python3 scripts/bench/compare.py", "measures beside another program"),
     ("docs/grl_results.md", "collimate compare", "hours; tests/grl_baselines.rs runs all arms with one seed"),
     ("docs/grl_results.md", "python3 scripts/grl/frontier.py", "reads what hours of runs leave"),
+    ("docs/grl_results.md", "python3 scripts/grl/rates.py", "reads what hours of runs leave"),
+    ("docs/gymnasium.md", "collimate rl train --agent sac --env gym:HalfCheetah-v5", "needs MuJoCo"),
+    ("docs/gymnasium.md", "collimate rl trace --env gym:ALE/Pong-v5", "needs Atari's games"),
     (
         "docs/bring_your_own.md",
         "collimate sft --model_name_or_path openai-community/gpt2",
@@ -51,7 +54,7 @@ const SMALL_COMPARISON: &str = r#"file=$3; shift 3; set -- compare --config "$fi
     sed -E 's/^seeds: .*/seeds: 1/; s/^(budget: .*)0\}/\1}/' "$file" > "$file.small""#;
 
 /// What pages take for granted, made before their first command. `MODEL` is the shipped model on every page
-const GIVEN: [(&str, &[&str]); 7] = [
+const GIVEN: [(&str, &[&str]); 8] = [
     (
         "README.md",
         &[
@@ -78,6 +81,7 @@ const GIVEN: [(&str, &[&str]); 7] = [
             "for seed in 0 1 2; do collimate rl train --agent ppo --seed $seed --output_dir runs/seed-$seed || exit 1; done",
         ],
     ),
+    ("docs/gymnasium.md", &["awk '/^```python/{f=1;next} /^```/{if(f)exit} f' docs/gymnasium.md > corridor.py"]),
     ("docs/convert.md", &["cp data/reviews/preferences.test.jsonl pairs.jsonl"]),
     (
         "docs/demo.md",
