@@ -1,0 +1,182 @@
+//! The inner loop of [`super`]: a few rows of a result times 32 columns, all sums in registers.
+
+use super::LANES;
+use crate::ops::kernels::{Simd, simd_level};
+
+/// What is done to sums before they are stored
+#[derive(Clone, Copy)]
+pub enum Finish<'t> {
+    /// Nothing
+    Plain,
+    /// A number for every row is added, and what is below 0 is cut off where it is to `rectify`
+    Bias {
+        /// One number a row
+        b: &'t [f32],
+        /// Whether max(sum, 0) is stored
+        rectify: bool,
+    },
+    /// 0 is stored where these numbers, which lie as the result does, are not above 0
+    Mask(&'t [f32]),
+}
+
+/// C (row, column) = Σ over `terms` of a[row · `row` + first] · b[second + column]
+#[derive(Clone, Copy)]
+pub struct Tile<'t> {
+    /// Numbers that are broadcast
+    pub a: &'t [f32],
+    /// Distance in `a` from one row of the result to the next
+    pub row: usize,
+    /// Vectors of [`LANES`]
+    pub b: &'t [f32],
+    /// Where a term's numbers lie in `a` and `b`
+    pub terms: &'t [[u32; 2]],
+    /// Distance between rows of the result
+    pub stride: usize,
+    /// Columns of the result, at most [`LANES`]
+    pub width: usize,
+    /// What comes last
+    pub finish: Finish<'t>,
+}
+
+impl Tile<'_> {
+    /// The chosen rows of the result, into `c`
+    pub fn multiply(&self, rows: &[u32], c: &mut [f32]) {
+        let Some(last) = rows.iter().max() else { return };
+        let last = *last as usize;
+        let ends = self.terms.iter().fold([0, 0], |ends: [u32; 2], term| [ends[0].max(term[0]), ends[1].max(term[1])]);
+        if !self.terms.is_empty() {
+            assert!(last * self.row + (ends[0] as usize) < self.a.len(), "a row outside its operand");
+            assert!(ends[1] as usize + LANES <= self.b.len(), "a column outside its operand");
+        }
+        assert!(self.width <= LANES && last * self.stride + self.width <= c.len(), "a result outside its slice");
+        match self.finish {
+            Finish::Plain => {}
+            Finish::Bias { b, .. } => assert!(last < b.len(), "a row without a bias"),
+            Finish::Mask(y) => assert!(last * self.stride + self.width <= y.len(), "a row without a mask"),
+        }
+        macro_rules! run {
+            ($name:path, $most:literal, $($count:literal)*) => {
+                for rows in rows.chunks($most) {
+                    $(if let Ok(rows) = <&[u32; $count]>::try_from(rows) {
+                        // SAFETY: rows, columns and terms are in bounds; the loop is for this processor
+                        unsafe { $name(self, rows, c.as_mut_ptr()) }
+                    })*
+                }
+            };
+        }
+        match simd_level() {
+            #[cfg(target_arch = "x86_64")]
+            Simd::V4 => run!(avx512::tile, 8, 1 2 3 4 5 6 7 8),
+            #[cfg(target_arch = "x86_64")]
+            Simd::V3 => run!(avx2, 2, 1 2),
+            _ => run!(baseline, 2, 1 2),
+        }
+    }
+}
+
+/// # Safety
+/// The operands and `c` must have these rows
+#[inline(always)]
+unsafe fn plain<const R: usize>(t: &Tile, rows: &[u32; R], c: *mut f32, multiply_add: impl Fn(f32, f32, f32) -> f32) {
+    let mut sums = [[0.0_f32; LANES]; R];
+    // SAFETY: all places are in bounds by the caller's promise
+    unsafe {
+        let row = |r: usize| rows[r] as usize;
+        for term in t.terms {
+            let b = &*t.b.as_ptr().add(term[1] as usize).cast::<[f32; LANES]>();
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = *t.a.as_ptr().add(row(r) * t.row + term[0] as usize);
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = multiply_add(a, *b, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (column, sum) in sums.iter().enumerate().take(t.width) {
+                let at = row(r) * t.stride + column;
+                *c.add(at) = match t.finish {
+                    Finish::Plain => *sum,
+                    Finish::Bias { b, rectify } => {
+                        let sum = sum + b[row(r)];
+                        if rectify && sum <= 0.0 { 0.0 } else { sum }
+                    }
+                    Finish::Mask(y) if y[at] > 0.0 => *sum,
+                    Finish::Mask(_) => 0.0,
+                };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`plain`]
+unsafe fn baseline<const R: usize>(t: &Tile, rows: &[u32; R], c: *mut f32) {
+    // SAFETY: the caller's promise
+    unsafe { plain(t, rows, c, |a, b, sum| a * b + sum) }
+}
+
+/// # Safety
+/// As for [`plain`]; the processor must have AVX2
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize>(t: &Tile, rows: &[u32; R], c: *mut f32) {
+    // SAFETY: the caller's promise
+    unsafe { plain(t, rows, c, f32::mul_add) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        _CMP_GT_OQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    };
+
+    use super::{Finish, Tile};
+    use crate::ops::kernels::bf16::lane_mask;
+
+    /// # Safety
+    /// As for [`super::plain`]; the processor must have AVX-512
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn tile<const R: usize>(t: &Tile, rows: &[u32; R], c: *mut f32) {
+        // SAFETY: all places are in bounds by the caller's promise; masked lanes are not touched
+        unsafe {
+            let mut row = [0; R];
+            let mut a = [t.a.as_ptr(); R];
+            for r in 0..R {
+                row[r] = rows[r] as usize;
+                a[r] = a[r].add(row[r] * t.row);
+            }
+            let mut sums = [[_mm512_setzero_ps(); 2]; R];
+            for term in t.terms {
+                let b = t.b.as_ptr().add(term[1] as usize);
+                let [b0, b1] = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
+                for r in 0..R {
+                    let a = _mm512_set1_ps(*a[r].add(term[0] as usize));
+                    sums[r][0] = _mm512_fmadd_ps(a, b0, sums[r][0]);
+                    sums[r][1] = _mm512_fmadd_ps(a, b1, sums[r][1]);
+                }
+            }
+            let lanes = [lane_mask(t.width), lane_mask(t.width.saturating_sub(16))];
+            for r in 0..R {
+                for half in 0..2 {
+                    let at = row[r] * t.stride + 16 * half;
+                    let mut sum = sums[r][half];
+                    match t.finish {
+                        Finish::Plain => {}
+                        Finish::Bias { b, rectify } => {
+                            sum = _mm512_add_ps(sum, _mm512_set1_ps(*b.as_ptr().add(row[r])));
+                            if rectify {
+                                sum = _mm512_max_ps(sum, _mm512_setzero_ps());
+                            }
+                        }
+                        Finish::Mask(y) => {
+                            let y = _mm512_maskz_loadu_ps(lanes[half], y.as_ptr().wrapping_add(at));
+                            sum = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps()), sum);
+                        }
+                    }
+                    _mm512_mask_storeu_ps(c.wrapping_add(at), lanes[half], sum);
+                }
+            }
+        }
+    }
+}
