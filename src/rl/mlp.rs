@@ -386,6 +386,38 @@ mod tests {
         }
     }
 
+    /// Eight rows at a time lie in rows, forty in panels
+    #[test]
+    fn a_large_batch_is_its_rows() {
+        let near = |found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{a} for {b}"));
+        };
+        for activation in [Activation::Tanh, Activation::Relu] {
+            let mlp = Mlp::new(&[3, 50, 20, 2], activation, 1);
+            let (mut params, mut rng) = (vec![0.0; mlp.end()], Pcg64::new(3));
+            mlp.init_uniform(&mut params, &mut rng);
+            let mut normal = |n: usize| (0..n).map(|_| standard_normal(&mut rng) as f32).collect::<Vec<f32>>();
+            let (x, g, tangent) = (normal(120), normal(80), normal(params.len()));
+            let (mut all, mut few) = (mlp.cache(40), mlp.cache(8));
+            mlp.forward(&params, 40, &x, &mut all);
+            let moved = mlp.directional(&params, &tangent, 40, &x, &all);
+            let (mut grads, mut sum, mut part) = (tangent.clone(), vec![0.0; params.len()], vec![0.0; params.len()]);
+            mlp.backward(&params, 40, &x, &g, &mut all, &mut grads);
+            let by_inputs = mlp.backward_inputs(&params, 40, &g, &mut all).to_vec();
+            for (eight, (x, g)) in x.chunks_exact(24).zip(g.chunks_exact(16)).enumerate() {
+                let rows = 16 * eight..16 * (eight + 1);
+                near(&all.outputs()[rows.clone()], mlp.forward(&params, 8, x, &mut few));
+                near(&moved[rows], &mlp.directional(&params, &tangent, 8, x, &few));
+                near(&by_inputs[24 * eight..24 * (eight + 1)], mlp.backward_inputs(&params, 8, g, &mut few));
+                mlp.backward(&params, 8, x, g, &mut few, &mut part);
+                vector::add(&mut sum, &part);
+            }
+            near(&grads[1..], &sum[1..]);
+            assert_eq!(grads[0], tangent[0], "what lies before the network is not touched");
+        }
+    }
+
     #[test]
     fn orthogonal_rows_or_columns() {
         for (rows, columns) in [(3, 7), (7, 3)] {

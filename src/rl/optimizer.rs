@@ -163,6 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn a_step_along_a_sum_is_a_step() {
+        let numbers = |by: usize| (0..5000).map(|i| ((i * by) % 17) as f32 * 0.1 - 0.8).collect::<Vec<f32>>();
+        let (first, second) = (numbers(3), numbers(5));
+        let sum: Vec<f32> = first.iter().zip(&second).map(|(a, b)| a + b).collect();
+        let (mut one, mut other) = (Adam::new(5000, 1e-8), Adam::new(5000, 1e-8));
+        let (mut params, mut expected) = (numbers(7), numbers(7));
+        for _ in 0..3 {
+            let norm = one.step_along_sum(&mut params, [&first, &second], 0.1);
+            assert!((norm - other.step(&mut expected, &sum, 0.1, f64::INFINITY)).abs() < 1e-4);
+        }
+        assert_eq!(params, expected);
+    }
+
+    #[test]
     fn the_first_step_of_adam_is_the_learning_rate() {
         let (mut params, grads) = (vec![1.0, 1.0], [3.0, -4.0]);
         let norm = Adam::new(2, 1e-8).step(&mut params, &grads, 0.1, 0.5);

@@ -35,6 +35,8 @@ pub struct Scratch {
     terms: Vec<[u32; 2]>,
     /// Rows of the result
     rows: Vec<u32>,
+    /// Panel by panel, whether a unit has a gradient in any of its rows
+    awake: Vec<bool>,
     turned: Aligned,
     product: Aligned,
 }
@@ -96,9 +98,11 @@ pub fn linear_backward_input(
 ) {
     let outputs = w.len() / inputs;
     scratch.all_rows(inputs);
-    let panels = g[..space(rows, outputs)].chunks_exact(outputs * LANES);
-    for (p, (g, dx)) in panels.zip(dx[..space(rows, inputs)].chunks_exact_mut(inputs * LANES)).enumerate() {
-        let awake = g.as_chunks::<LANES>().0.iter().enumerate().filter(|(_, lanes)| is_awake(lanes));
+    let g = &g[..space(rows, outputs)];
+    scratch.wake(g);
+    let panels = g.chunks_exact(outputs * LANES).zip(scratch.awake.chunks_exact(outputs));
+    for (p, ((g, awake), dx)) in panels.zip(dx[..space(rows, inputs)].chunks_exact_mut(inputs * LANES)).enumerate() {
+        let awake = awake.iter().enumerate().filter(|(_, awake)| **awake);
         scratch.terms.clear();
         scratch.terms.extend(awake.map(|(o, _)| [(o * inputs) as u32, (o * LANES) as u32]));
         let finish = match y {
@@ -125,7 +129,8 @@ pub fn linear_backward_weights(
     let (outputs, inputs) = (db.len(), dw.len() / db.len());
     let (x, g) = (&x[..space(rows, inputs)], &g[..space(rows, outputs)]);
     sums(g, db);
-    let Scratch { terms, rows: chosen, turned, product } = scratch;
+    scratch.wake(g);
+    let Scratch { terms, rows: chosen, awake, turned, product } = scratch;
     chosen.clear();
     // The longer side goes along the vectors: what lies in rows there is turned round
     if 4 * inputs <= outputs {
@@ -140,8 +145,7 @@ pub fn linear_backward_weights(
     }
     turn::turn(rows, inputs, x, turned.at_least(space(rows, inputs.next_multiple_of(LANES))));
     for (o, dw) in dw.chunks_exact_mut(inputs).enumerate() {
-        let mut panels = g.as_chunks::<LANES>().0.iter().skip(o).step_by(outputs);
-        if panels.any(is_awake) {
+        if awake.iter().skip(o).step_by(outputs).any(|awake| *awake) {
             chosen.push(o as u32);
         } else {
             dw.fill(0.0);
@@ -174,16 +178,22 @@ impl Scratch {
         self.rows.clear();
         self.rows.extend(0..rows as u32);
     }
-}
 
-/// Whether any number is not 0; in integers, whose comparison the compiler makes into vectors
-#[inline]
-fn is_awake(lanes: &[f32; LANES]) -> bool {
-    // Twice the bits: -0 is 0 too
-    lanes.iter().fold(0, |any, lane| any | (lane.to_bits() << 1)) != 0
+    fn wake(&mut self, g: &[f32]) {
+        self.awake.resize(g.len() / LANES, false);
+        wake(g, &mut self.awake);
+    }
 }
 
 simd! {
+    /// Which of g's lanes, 32 numbers each, hold a number that is not 0
+    pub fn wake(g: &[f32], awake: &mut [bool]) {
+        for (awake, lanes) in awake.iter_mut().zip(g.as_chunks::<LANES>().0) {
+            // Twice the bits: -0 is 0 too
+            *awake = lanes.iter().fold(0, |any, lane| any | (lane.to_bits() << 1)) != 0;
+        }
+    }
+
     /// Sums over the rows of g, in panels
     pub fn sums(g: &[f32], db: &mut [f32]) {
         let outputs = db.len();

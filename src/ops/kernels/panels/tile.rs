@@ -1,7 +1,7 @@
 //! The inner loop of [`super`]: a few rows of a result times 32 columns, all sums in registers.
 
 use super::LANES;
-use crate::ops::kernels::{Simd, simd_level};
+use crate::ops::kernels::{Simd, simd, simd_level};
 
 /// What is done to sums before they are stored
 #[derive(Clone, Copy)]
@@ -41,9 +41,15 @@ pub struct Tile<'t> {
 impl Tile<'_> {
     /// The chosen rows of the result, into `c`
     pub fn multiply(&self, rows: &[u32], c: &mut [f32]) {
-        let Some(last) = rows.iter().max() else { return };
-        let last = *last as usize;
-        let ends = self.terms.iter().fold([0, 0], |ends: [u32; 2], term| [ends[0].max(term[0]), ends[1].max(term[1])]);
+        self.multiply_at(simd_level(), rows, c);
+    }
+
+    /// The same with the loop of this level, which the processor must have
+    fn multiply_at(&self, level: Simd, rows: &[u32], c: &mut [f32]) {
+        if rows.is_empty() {
+            return;
+        }
+        let (last, ends) = (largest(rows) as usize, largest_of_pairs(self.terms));
         if !self.terms.is_empty() {
             assert!(last * self.row + (ends[0] as usize) < self.a.len(), "a row outside its operand");
             assert!(ends[1] as usize + LANES <= self.b.len(), "a column outside its operand");
@@ -64,13 +70,25 @@ impl Tile<'_> {
                 }
             };
         }
-        match simd_level() {
+        match level {
             #[cfg(target_arch = "x86_64")]
             Simd::V4 => run!(avx512::tile, 8, 1 2 3 4 5 6 7 8),
             #[cfg(target_arch = "x86_64")]
             Simd::V3 => run!(avx2, 2, 1 2),
             _ => run!(baseline, 2, 1 2),
         }
+    }
+}
+
+simd! {
+    /// The largest one
+    pub fn largest(x: &[u32]) -> u32 {
+        x.iter().fold(0, |most, x| most.max(*x))
+    }
+
+    /// The largest first and the largest second one
+    pub fn largest_of_pairs(x: &[[u32; 2]]) -> [u32; 2] {
+        x.iter().fold([0, 0], |most, x| [most[0].max(x[0]), most[1].max(x[1])])
     }
 }
 
@@ -178,5 +196,65 @@ mod avx512 {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loop_gives_the_sums() {
+        let number = |i: usize, by: usize| ((i * by) % 23) as f32 * 0.1 - 1.0;
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            ((0..40 * 11).map(|i| number(i, 7)).collect(), (0..40 * LANES).map(|i| number(i, 5)).collect());
+        let (bias, mask): (Vec<f32>, Vec<f32>) =
+            ((0..11).map(|i| number(i, 3)).collect(), (0..11 * 40).map(|i| number(i, 11)).collect());
+        // Terms and rows with gaps, as silent units leave them
+        let terms: Vec<[u32; 2]> = [0, 1, 4, 5, 9, 30, 39].map(|k| [k, k * LANES as u32]).to_vec();
+        let rows: Vec<u32> = vec![0, 1, 2, 3, 5, 6, 7, 8, 9, 10];
+        let levels = [Simd::Baseline, Simd::V3, Simd::V4];
+        let most = levels.iter().position(|level| *level == simd_level()).unwrap();
+        for level in &levels[..=most] {
+            for (width, finish) in [
+                (32, Finish::Plain),
+                (7, Finish::Plain),
+                (32, Finish::Bias { b: &bias, rectify: false }),
+                (20, Finish::Bias { b: &bias, rectify: true }),
+                (32, Finish::Mask(&mask)),
+                (17, Finish::Mask(&mask)),
+            ] {
+                let tile = Tile { a: &a, row: 40, b: &b, terms: &terms, stride: 40, width, finish };
+                let mut c = vec![9.0; 11 * 40];
+                tile.multiply_at(*level, &rows, &mut c);
+                for (at, found) in c.iter().enumerate() {
+                    let (row, column) = (at / 40, at % 40);
+                    let term = |[i, j]: &[u32; 2]| a[row * 40 + *i as usize] * b[*j as usize + column];
+                    let sum = || terms.iter().map(term).sum::<f32>();
+                    let expected = match finish {
+                        _ if column >= width || row == 4 => 9.0,
+                        Finish::Plain => sum(),
+                        Finish::Bias { rectify: true, .. } => (sum() + bias[row]).max(0.0),
+                        Finish::Bias { .. } => sum() + bias[row],
+                        Finish::Mask(y) => {
+                            if y[at] > 0.0 {
+                                sum()
+                            } else {
+                                0.0
+                            }
+                        }
+                    };
+                    assert!((found - expected).abs() < 1e-5, "{level:?} ({row}, {column}): {found} for {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_terms_are_a_sum_of_0() {
+        let tile = Tile { a: &[], row: 1, b: &[], terms: &[], stride: 32, width: 32, finish: Finish::Plain };
+        let mut c = [9.0; 64];
+        tile.multiply(&[1], &mut c);
+        assert!(c[..32].iter().all(|c| *c == 9.0) && c[32..].iter().all(|c| *c == 0.0));
     }
 }
