@@ -9,8 +9,9 @@
 
 mod tile;
 mod turn;
+mod wake;
 
-use tile::{Finish, Tile};
+use tile::{Finish, Terms, Tile};
 
 use super::aligned::Aligned;
 use super::simd;
@@ -32,7 +33,7 @@ pub fn space(rows: usize, width: usize) -> usize {
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
     /// Where the operands of each term of a sum lie
-    terms: Vec<[u32; 2]>,
+    terms: Terms,
     /// Rows of the result
     rows: Vec<u32>,
     /// Panel by panel, whether a unit has a gradient in any of its rows
@@ -72,8 +73,7 @@ pub fn scatter(rows: usize, width: usize, panels: &[f32], x: &mut [f32]) {
 /// x (rows, inputs) and y (rows, outputs) in panels, w (outputs, inputs), b (outputs,)
 pub fn linear(rows: usize, x: &[f32], w: &[f32], b: &[f32], rectify: bool, y: &mut [f32], scratch: &mut Scratch) {
     let (outputs, inputs) = (b.len(), w.len() / b.len());
-    scratch.terms.clear();
-    scratch.terms.extend((0..inputs).map(|k| [k as u32, (k * LANES) as u32]));
+    scratch.terms.fill((0..inputs).map(|k| [k as u32, (k * LANES) as u32]));
     scratch.all_rows(outputs);
     let panels = x[..space(rows, inputs)].chunks_exact(inputs * LANES);
     for (x, y) in panels.zip(y[..space(rows, outputs)].chunks_exact_mut(outputs * LANES)) {
@@ -103,8 +103,7 @@ pub fn linear_backward_input(
     let panels = g.chunks_exact(outputs * LANES).zip(scratch.awake.chunks_exact(outputs));
     for (p, ((g, awake), dx)) in panels.zip(dx[..space(rows, inputs)].chunks_exact_mut(inputs * LANES)).enumerate() {
         let awake = awake.iter().enumerate().filter(|(_, awake)| **awake);
-        scratch.terms.clear();
-        scratch.terms.extend(awake.map(|(o, _)| [(o * inputs) as u32, (o * LANES) as u32]));
+        scratch.terms.fill(awake.map(|(o, _)| [(o * inputs) as u32, (o * LANES) as u32]));
         let finish = match y {
             Some(y) => Finish::Mask(&y[p * inputs * LANES..][..inputs * LANES]),
             None => Finish::Plain,
@@ -160,12 +159,11 @@ fn gradients(
     (high, wide): (usize, usize),
     a: &[f32],
     turned: &[f32],
-    terms: &mut Vec<[u32; 2]>,
+    terms: &mut Terms,
     chosen: &[u32],
     c: &mut [f32],
 ) {
-    terms.clear();
-    terms.extend((0..rows).map(|r| [(r / LANES * high * LANES + r % LANES) as u32, (r * LANES) as u32]));
+    terms.fill((0..rows).map(|r| [(r / LANES * high * LANES + r % LANES) as u32, (r * LANES) as u32]));
     let panel = rows.next_multiple_of(LANES) * LANES;
     for (column, b) in (0..wide).step_by(LANES).zip(turned.chunks_exact(panel)) {
         let width = LANES.min(wide - column);
@@ -181,19 +179,11 @@ impl Scratch {
 
     fn wake(&mut self, g: &[f32]) {
         self.awake.resize(g.len() / LANES, false);
-        wake(g, &mut self.awake);
+        wake::wake(g, &mut self.awake);
     }
 }
 
 simd! {
-    /// Which of g's lanes, 32 numbers each, hold a number that is not 0
-    pub fn wake(g: &[f32], awake: &mut [bool]) {
-        for (awake, lanes) in awake.iter_mut().zip(g.as_chunks::<LANES>().0) {
-            // Twice the bits: -0 is 0 too
-            *awake = lanes.iter().fold(0, |any, lane| any | (lane.to_bits() << 1)) != 0;
-        }
-    }
-
     /// Sums over the rows of g, in panels
     pub fn sums(g: &[f32], db: &mut [f32]) {
         let outputs = db.len();

@@ -19,6 +19,24 @@ pub enum Finish<'t> {
     Mask(&'t [f32]),
 }
 
+/// Where the numbers of a sum's terms lie in both operands
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    places: Vec<[u32; 2]>,
+    /// The last place in either operand
+    ends: [usize; 2],
+}
+
+impl Terms {
+    /// These, in place of what was there
+    pub fn fill(&mut self, places: impl Iterator<Item = [u32; 2]>) {
+        self.places.clear();
+        self.places.extend(places);
+        let ends = self.places.iter().fold([0, 0], |most, x| [most[0].max(x[0]), most[1].max(x[1])]);
+        self.ends = ends.map(|end| end as usize);
+    }
+}
+
 /// C (row, column) = Σ over `terms` of a[row · `row` + first] · b[second + column]
 #[derive(Clone, Copy)]
 pub struct Tile<'t> {
@@ -28,8 +46,8 @@ pub struct Tile<'t> {
     pub row: usize,
     /// Vectors of [`LANES`]
     pub b: &'t [f32],
-    /// Where a term's numbers lie in `a` and `b`
-    pub terms: &'t [[u32; 2]],
+    /// Where their numbers lie
+    pub terms: &'t Terms,
     /// Distance between rows of the result
     pub stride: usize,
     /// Columns of the result, at most [`LANES`]
@@ -49,10 +67,10 @@ impl Tile<'_> {
         if rows.is_empty() {
             return;
         }
-        let (last, ends) = (largest(rows) as usize, largest_of_pairs(self.terms));
-        if !self.terms.is_empty() {
-            assert!(last * self.row + (ends[0] as usize) < self.a.len(), "a row outside its operand");
-            assert!(ends[1] as usize + LANES <= self.b.len(), "a column outside its operand");
+        let (last, ends) = (largest(rows) as usize, self.terms.ends);
+        if !self.terms.places.is_empty() {
+            assert!(last * self.row + ends[0] < self.a.len(), "a row outside its operand");
+            assert!(ends[1] + LANES <= self.b.len(), "a column outside its operand");
         }
         assert!(self.width <= LANES && last * self.stride + self.width <= c.len(), "a result outside its slice");
         match self.finish {
@@ -85,11 +103,6 @@ simd! {
     pub fn largest(x: &[u32]) -> u32 {
         x.iter().fold(0, |most, x| most.max(*x))
     }
-
-    /// The largest first and the largest second one
-    pub fn largest_of_pairs(x: &[[u32; 2]]) -> [u32; 2] {
-        x.iter().fold([0, 0], |most, x| [most[0].max(x[0]), most[1].max(x[1])])
-    }
 }
 
 /// # Safety
@@ -100,7 +113,7 @@ unsafe fn plain<const R: usize>(t: &Tile, rows: &[u32; R], c: *mut f32, multiply
     // SAFETY: all places are in bounds by the caller's promise
     unsafe {
         let row = |r: usize| rows[r] as usize;
-        for term in t.terms {
+        for term in &t.terms.places {
             let b = &*t.b.as_ptr().add(term[1] as usize).cast::<[f32; LANES]>();
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = *t.a.as_ptr().add(row(r) * t.row + term[0] as usize);
@@ -165,7 +178,7 @@ mod avx512 {
                 a[r] = a[r].add(row[r] * t.row);
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; R];
-            for term in t.terms {
+            for term in &t.terms.places {
                 let b = t.b.as_ptr().add(term[1] as usize);
                 let [b0, b1] = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
                 for r in 0..R {
@@ -211,7 +224,8 @@ mod tests {
         let (bias, mask): (Vec<f32>, Vec<f32>) =
             ((0..11).map(|i| number(i, 3)).collect(), (0..11 * 40).map(|i| number(i, 11)).collect());
         // Terms and rows with gaps, as silent units leave them
-        let terms: Vec<[u32; 2]> = [0, 1, 4, 5, 9, 30, 39].map(|k| [k, k * LANES as u32]).to_vec();
+        let mut terms = Terms::default();
+        terms.fill([0, 1, 4, 5, 9, 30, 39].into_iter().map(|k| [k, k * LANES as u32]));
         let rows: Vec<u32> = vec![0, 1, 2, 3, 5, 6, 7, 8, 9, 10];
         let levels = [Simd::Baseline, Simd::V3, Simd::V4];
         let most = levels.iter().position(|level| *level == simd_level()).unwrap();
@@ -230,7 +244,7 @@ mod tests {
                 for (at, found) in c.iter().enumerate() {
                     let (row, column) = (at / 40, at % 40);
                     let term = |[i, j]: &[u32; 2]| a[row * 40 + *i as usize] * b[*j as usize + column];
-                    let sum = || terms.iter().map(term).sum::<f32>();
+                    let sum = || terms.places.iter().map(term).sum::<f32>();
                     let expected = match finish {
                         _ if column >= width || row == 4 => 9.0,
                         Finish::Plain => sum(),
@@ -252,7 +266,8 @@ mod tests {
 
     #[test]
     fn no_terms_are_a_sum_of_0() {
-        let tile = Tile { a: &[], row: 1, b: &[], terms: &[], stride: 32, width: 32, finish: Finish::Plain };
+        let tile =
+            Tile { a: &[], row: 1, b: &[], terms: &Terms::default(), stride: 32, width: 32, finish: Finish::Plain };
         let mut c = [9.0; 64];
         tile.multiply(&[1], &mut c);
         assert!(c[..32].iter().all(|c| *c == 9.0) && c[32..].iter().all(|c| *c == 0.0));
