@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::env::rng::Pcg64;
-use super::random::standard_normal;
-use super::state::State;
-use crate::Result;
+use super::random::orthogonal;
+use crate::ops::kernels::aligned::Aligned;
+use crate::ops::kernels::panels::{self, Scratch};
 use crate::ops::kernels::{mlp, vector};
 
 /// What stands between the layers
@@ -52,18 +52,27 @@ pub struct Mlp {
 }
 
 /// What a forward pass leaves for the way back, for up to so many rows
+///
+/// A batch that is large enough lies in panels ([`panels`]), a small one in rows.
 #[derive(Debug, Clone)]
 pub struct MlpCache {
-    outputs: Vec<Vec<f32>>,
-    gradients: [Vec<f32>; 2],
-    /// Numbers in the last layer's output of the last pass
+    /// The inputs, where they lie in panels
+    inputs: Aligned,
+    outputs: Vec<Aligned>,
+    gradients: [Aligned; 2],
+    /// The last layer's outputs in rows
+    result: Vec<f32>,
+    /// How many of them the last pass gave
     filled: usize,
+    /// The gradient in the inputs, in rows
+    by_inputs: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl MlpCache {
     /// What the last forward pass gave, (rows, outputs)
     pub fn outputs(&self) -> &[f32] {
-        &self.outputs[self.outputs.len() - 1][..self.filled]
+        &self.result[..self.filled]
     }
 }
 
@@ -128,28 +137,55 @@ impl Mlp {
     /// Buffers for up to `rows` rows
     pub fn cache(&self, rows: usize) -> MlpCache {
         let widest = self.layers.iter().map(|layer| layer.inputs.max(layer.outputs)).max().unwrap_or(0);
+        let buffer = |width: usize| Aligned::new(panels::space(rows, width));
         MlpCache {
-            outputs: self.layers.iter().map(|layer| vec![0.0; rows * layer.outputs]).collect(),
-            gradients: [vec![0.0; rows * widest], vec![0.0; rows * widest]],
+            inputs: buffer(self.inputs()),
+            outputs: self.layers.iter().map(|layer| buffer(layer.outputs)).collect(),
+            gradients: [buffer(widest), buffer(widest)],
+            result: vec![0.0; rows * self.outputs()],
             filled: 0,
+            by_inputs: vec![0.0; rows * self.inputs()],
+            scratch: Scratch::default(),
         }
     }
 
     /// The outputs, (rows, outputs)
     pub fn forward<'c>(&self, params: &[f32], rows: usize, x: &[f32], cache: &'c mut MlpCache) -> &'c [f32] {
+        let MlpCache { inputs, outputs, result, filled, scratch, .. } = cache;
+        *filled = rows * self.outputs();
+        let lies_in_panels = panels::pays(rows);
+        if lies_in_panels {
+            panels::gather(rows, self.inputs(), x, inputs);
+        }
         for (at, layer) in self.layers.iter().enumerate() {
-            let (before, after) = cache.outputs.split_at_mut(at);
-            let x = before.last().map_or(x, |x| x.as_slice());
-            let y = &mut after[0][..rows * layer.outputs];
-            mlp::linear(rows, x, &params[layer.weight.clone()], &params[layer.bias.clone()], y);
-            if at + 1 < self.layers.len() {
-                match self.activation {
-                    Activation::Tanh => mlp::tanh(y),
-                    Activation::Relu => mlp::relu(y),
+            let (before, after) = outputs.split_at_mut(at);
+            let first = if lies_in_panels { &**inputs } else { x };
+            let x = before.last().map_or(first, |x| x);
+            let (w, b) = (&params[layer.weight.clone()], &params[layer.bias.clone()]);
+            let is_hidden = at + 1 < self.layers.len();
+            let rectify = is_hidden && self.activation == Activation::Relu;
+            let y = if lies_in_panels {
+                let y = &mut after[0][..panels::space(rows, layer.outputs)];
+                panels::linear(rows, x, w, b, rectify, y, scratch);
+                y
+            } else {
+                let y = &mut after[0][..rows * layer.outputs];
+                mlp::linear(rows, x, w, b, y);
+                if rectify {
+                    mlp::relu(y);
                 }
+                y
+            };
+            if is_hidden && self.activation == Activation::Tanh {
+                mlp::tanh(y);
             }
         }
-        cache.filled = rows * self.outputs();
+        let last = &outputs[self.layers.len() - 1];
+        if lies_in_panels {
+            panels::scatter(rows, self.outputs(), last, result);
+        } else {
+            result[..*filled].copy_from_slice(&last[..*filled]);
+        }
         cache.outputs()
     }
 
@@ -163,44 +199,7 @@ impl Mlp {
         cache: &mut MlpCache,
         grads: &mut [f32],
     ) {
-        let [current, next] = &mut cache.gradients;
-        current[..grad_outputs.len()].copy_from_slice(grad_outputs);
-        for (at, layer) in self.layers.iter().enumerate().rev() {
-            let g = &mut current[..rows * layer.outputs];
-            if at + 1 < self.layers.len() {
-                self.activation.backward(&cache.outputs[at][..rows * layer.outputs], g);
-            }
-            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
-            let (dw, db) = grads[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
-            let dx = (at > 0).then_some(next.as_mut_slice());
-            mlp::linear_backward(rows, x, &params[layer.weight.clone()], g, dw, db, dx);
-            std::mem::swap(current, next);
-        }
-    }
-
-    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
-    ///
-    /// # Shapes
-    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
-    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
-        let mut moved: Option<Vec<f32>> = None;
-        for (at, layer) in self.layers.iter().enumerate() {
-            let x = if at == 0 { x } else { &cache.outputs[at - 1] };
-            let mut y = vec![0.0; rows * layer.outputs];
-            // d(Wx + b) = dW x + db + W dx
-            mlp::linear(rows, x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()], &mut y);
-            if let Some(dx) = &moved {
-                let (mut through, no_bias) = (vec![0.0; y.len()], vec![0.0; layer.outputs]);
-                mlp::linear(rows, dx, &params[layer.weight.clone()], &no_bias, &mut through);
-                vector::add(&mut y, &through);
-            }
-            if at + 1 < self.layers.len() {
-                let outputs = &cache.outputs[at][..y.len()];
-                self.activation.backward(outputs, &mut y);
-            }
-            moved = Some(y);
-        }
-        moved.unwrap_or_default()
+        self.way_back(params, rows, x, grad_outputs, cache, Some(grads));
     }
 
     /// The way back with the parameters held, for a network that is looked through and does not learn: the gradient in
@@ -212,98 +211,110 @@ impl Mlp {
         grad_outputs: &[f32],
         cache: &'c mut MlpCache,
     ) -> &'c [f32] {
-        let [current, next] = &mut cache.gradients;
-        current[..grad_outputs.len()].copy_from_slice(grad_outputs);
+        self.way_back(params, rows, &[], grad_outputs, cache, None);
+        let MlpCache { gradients, by_inputs, .. } = cache;
+        let by_inputs = &mut by_inputs[..rows * self.inputs()];
+        if panels::pays(rows) {
+            panels::scatter(rows, self.inputs(), &gradients[0], by_inputs);
+        } else {
+            by_inputs.copy_from_slice(&gradients[0][..rows * self.inputs()]);
+        }
+        by_inputs
+    }
+
+    /// From the last layer to the first, into `grads`, or else into the inputs, whose gradient is left in the first buffer
+    fn way_back(
+        &self,
+        params: &[f32],
+        rows: usize,
+        x: &[f32],
+        grad_outputs: &[f32],
+        cache: &mut MlpCache,
+        mut grads: Option<&mut [f32]>,
+    ) {
+        let MlpCache { inputs, outputs, gradients: [current, next], scratch, .. } = cache;
+        let lies_in_panels = panels::pays(rows);
+        if lies_in_panels {
+            panels::gather(rows, self.outputs(), grad_outputs, current);
+        } else {
+            current[..grad_outputs.len()].copy_from_slice(grad_outputs);
+        }
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let g = &mut current[..rows * layer.outputs];
-            if at + 1 < self.layers.len() {
-                self.activation.backward(&cache.outputs[at][..rows * layer.outputs], g);
+            let (w, below) = (&params[layer.weight.clone()], at.checked_sub(1).map(|below| &*outputs[below]));
+            let x = below.unwrap_or(if lies_in_panels { inputs } else { x });
+            if let Some(grads) = &mut grads {
+                let (dw, db) = grads[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
+                if lies_in_panels {
+                    panels::linear_backward_weights(rows, x, current, dw, db, scratch);
+                } else {
+                    mlp::linear_backward(rows, x, w, current, dw, db, None);
+                }
+                if at == 0 {
+                    return;
+                }
             }
-            mlp::linear_backward_input(rows, layer.inputs, &params[layer.weight.clone()], g, next);
+            if lies_in_panels {
+                // ReLU's slope is 0 or 1: it is applied while the sums are in registers
+                let mask = below.filter(|_| self.activation == Activation::Relu);
+                panels::linear_backward_input(rows, layer.inputs, w, current, mask, next, scratch);
+            } else {
+                mlp::linear_backward_input(rows, layer.inputs, w, current, next);
+            }
+            let n = if lies_in_panels { panels::space(rows, layer.inputs) } else { rows * layer.inputs };
+            if let Some(y) = below.filter(|_| !lies_in_panels || self.activation != Activation::Relu) {
+                self.activation.backward(&y[..n], &mut next[..n]);
+            }
             std::mem::swap(current, next);
         }
-        &current[..rows * self.inputs()]
-    }
-}
-
-/// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
-///
-/// Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>: Gram and Schmidt's process on Gaussian vectors.
-fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut [f32]) {
-    let (count, length) = (rows.min(columns), rows.max(columns));
-    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mut vector: Vec<f64> = (0..length).map(|_| standard_normal(rng)).collect();
-        // Twice, as one pass leaves rounding behind
-        for _ in 0..2 {
-            for other in &basis {
-                let along: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
-                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
-            }
-        }
-        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
-        for entry in &mut vector {
-            *entry /= norm;
-        }
-        basis.push(vector);
-    }
-    for i in 0..rows {
-        for j in 0..columns {
-            let entry = if rows <= columns { basis[i][j] } else { basis[j][i] };
-            out[i * columns + j] = (gain * entry) as f32;
-        }
-    }
-}
-
-/// Adam on a flat parameter vector (Kingma & Ba 2015), gradients scaled down to a largest norm
-#[derive(Debug, Clone)]
-pub struct Adam {
-    first: Vec<f32>,
-    second: Vec<f32>,
-    steps: i32,
-    epsilon: f64,
-}
-
-impl Adam {
-    const BETAS: (f64, f64) = (0.9, 0.999);
-
-    /// For so many parameters
-    pub fn new(params: usize, epsilon: f64) -> Self {
-        Self { first: vec![0.0; params], second: vec![0.0; params], steps: 0, epsilon }
     }
 
-    /// Takes its state out, or puts it back
+    /// How the outputs move as the parameters move along `tangent`, J v, after [`Mlp::forward`] with the same rows
     ///
-    /// # Errors
-    /// A state of another size
-    pub fn persist(&mut self, state: &mut State) -> Result<()> {
-        state.tensor("adam.first", &mut self.first)?;
-        state.tensor("adam.second", &mut self.second)?;
-        state.value("adam.steps", &mut self.steps)
-    }
-
-    /// One step; returns the norm of the gradients before they were scaled
-    pub fn step(&mut self, params: &mut [f32], grads: &[f32], learning_rate: f64, max_norm: f64) -> f64 {
-        let norm = vector::sum_squares(grads).sqrt();
-        self.steps += 1;
-        let (beta1, beta2) = Self::BETAS;
-        let constants = vector::AdamwConstants {
-            beta1: beta1 as f32,
-            beta2: beta2 as f32,
-            epsilon: self.epsilon as f32,
-            step_size: (learning_rate / (1.0 - beta1.powi(self.steps))) as f32,
-            root_correction: (1.0 - beta2.powi(self.steps)).sqrt() as f32,
-            decay: 1.0,
-            clip: (max_norm / (norm + 1e-6)).min(1.0) as f32,
+    /// # Shapes
+    /// params, tangent alike; x (rows, inputs) → (rows, outputs)
+    pub fn directional(&self, params: &[f32], tangent: &[f32], rows: usize, x: &[f32], cache: &MlpCache) -> Vec<f32> {
+        let lies_in_panels = panels::pays(rows);
+        let mut scratch = Scratch::default();
+        let mut affine = |x: &[f32], w: &[f32], b: &[f32]| {
+            if lies_in_panels {
+                let mut y = vec![0.0; panels::space(rows, b.len())];
+                panels::linear(rows, x, w, b, false, &mut y, &mut scratch);
+                y
+            } else {
+                let mut y = vec![0.0; rows * b.len()];
+                mlp::linear(rows, x, w, b, &mut y);
+                y
+            }
         };
-        vector::adamw(params, &mut self.first, &mut self.second, grads, &constants);
-        norm
+        let mut moved: Option<Vec<f32>> = None;
+        for (at, layer) in self.layers.iter().enumerate() {
+            let first = if lies_in_panels { &*cache.inputs } else { x };
+            let x = if at == 0 { first } else { &*cache.outputs[at - 1] };
+            // d(Wx + b) = dW x + db + W dx
+            let mut y = affine(x, &tangent[layer.weight.clone()], &tangent[layer.bias.clone()]);
+            if let Some(dx) = &moved {
+                vector::add(&mut y, &affine(dx, &params[layer.weight.clone()], &vec![0.0; layer.outputs]));
+            }
+            if at + 1 < self.layers.len() {
+                let outputs = &cache.outputs[at][..y.len()];
+                self.activation.backward(outputs, &mut y);
+            }
+            moved = Some(y);
+        }
+        let moved = moved.unwrap_or_default();
+        if !lies_in_panels {
+            return moved;
+        }
+        let mut outputs = vec![0.0; rows * self.outputs()];
+        panels::scatter(rows, self.outputs(), &moved, &mut outputs);
+        outputs
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rl::random::standard_normal;
 
     #[test]
     fn gradients_are_the_differences_of_the_loss() {
@@ -347,26 +358,35 @@ mod tests {
         }
     }
 
+    /// Eight rows at a time lie in rows, forty in panels
     #[test]
-    fn orthogonal_rows_or_columns() {
-        for (rows, columns) in [(3, 7), (7, 3)] {
-            let mut w = vec![0.0; 21];
-            orthogonal(rows, columns, 2.0, &mut Pcg64::new(0), &mut w);
-            let vector = |v: usize, at: usize| if rows < columns { w[v * columns + at] } else { w[at * columns + v] };
-            for a in 0..3 {
-                for b in 0..3 {
-                    let product: f32 = (0..7).map(|at| vector(a, at) * vector(b, at)).sum();
-                    assert!((product - if a == b { 4.0 } else { 0.0 }).abs() < 1e-5);
-                }
+    fn a_large_batch_is_its_rows() {
+        let near = |found: &[f32], expected: &[f32]| {
+            assert_eq!(found.len(), expected.len());
+            found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{a} for {b}"));
+        };
+        for activation in [Activation::Tanh, Activation::Relu] {
+            let mlp = Mlp::new(&[3, 50, 20, 2], activation, 1);
+            let (mut params, mut rng) = (vec![0.0; mlp.end()], Pcg64::new(3));
+            mlp.init_uniform(&mut params, &mut rng);
+            let mut normal = |n: usize| (0..n).map(|_| standard_normal(&mut rng) as f32).collect::<Vec<f32>>();
+            let (x, g, tangent) = (normal(120), normal(80), normal(params.len()));
+            let (mut all, mut few) = (mlp.cache(40), mlp.cache(8));
+            mlp.forward(&params, 40, &x, &mut all);
+            let moved = mlp.directional(&params, &tangent, 40, &x, &all);
+            let (mut grads, mut sum, mut part) = (tangent.clone(), vec![0.0; params.len()], vec![0.0; params.len()]);
+            mlp.backward(&params, 40, &x, &g, &mut all, &mut grads);
+            let by_inputs = mlp.backward_inputs(&params, 40, &g, &mut all).to_vec();
+            for (eight, (x, g)) in x.chunks_exact(24).zip(g.chunks_exact(16)).enumerate() {
+                let rows = 16 * eight..16 * (eight + 1);
+                near(&all.outputs()[rows.clone()], mlp.forward(&params, 8, x, &mut few));
+                near(&moved[rows], &mlp.directional(&params, &tangent, 8, x, &few));
+                near(&by_inputs[24 * eight..24 * (eight + 1)], mlp.backward_inputs(&params, 8, g, &mut few));
+                mlp.backward(&params, 8, x, g, &mut few, &mut part);
+                vector::add(&mut sum, &part);
             }
+            near(&grads[1..], &sum[1..]);
+            assert_eq!(grads[0], tangent[0], "what lies before the network is not touched");
         }
-    }
-
-    #[test]
-    fn the_first_step_of_adam_is_the_learning_rate() {
-        let (mut params, grads) = (vec![1.0, 1.0], [3.0, -4.0]);
-        let norm = Adam::new(2, 1e-8).step(&mut params, &grads, 0.1, 0.5);
-        assert_eq!(norm, 5.0);
-        assert!((params[0] - 0.9).abs() < 1e-6 && (params[1] - 1.1).abs() < 1e-6, "{params:?}");
     }
 }

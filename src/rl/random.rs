@@ -31,3 +31,52 @@ pub fn categorical(rng: &mut Pcg64, logits: &[f32]) -> usize {
     }
     logits.len() - 1
 }
+
+/// A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`
+///
+/// Saxe et al. 2014, <https://arxiv.org/abs/1312.6120>: Gram and Schmidt's process on Gaussian vectors.
+pub fn orthogonal(rows: usize, columns: usize, gain: f64, rng: &mut Pcg64, out: &mut [f32]) {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut vector: Vec<f64> = (0..length).map(|_| standard_normal(rng)).collect();
+        // Twice, as one pass leaves rounding behind
+        for _ in 0..2 {
+            for other in &basis {
+                let along: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+            }
+        }
+        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
+        for entry in &mut vector {
+            *entry /= norm;
+        }
+        basis.push(vector);
+    }
+    for i in 0..rows {
+        for j in 0..columns {
+            let entry = if rows <= columns { basis[i][j] } else { basis[j][i] };
+            out[i * columns + j] = (gain * entry) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orthogonal_rows_or_columns() {
+        for (rows, columns) in [(3, 7), (7, 3)] {
+            let mut w = vec![0.0; 21];
+            orthogonal(rows, columns, 2.0, &mut Pcg64::new(0), &mut w);
+            let vector = |v: usize, at: usize| if rows < columns { w[v * columns + at] } else { w[at * columns + v] };
+            for a in 0..3 {
+                for b in 0..3 {
+                    let product: f32 = (0..7).map(|at| vector(a, at) * vector(b, at)).sum();
+                    assert!((product - if a == b { 4.0 } else { 0.0 }).abs() < 1e-5);
+                }
+            }
+        }
+    }
+}

@@ -8,6 +8,7 @@
 // Loops are compiled once per instruction set: what they call must be inlined into each version
 #![allow(clippy::inline_always)]
 
+pub mod aligned;
 pub mod attention;
 pub mod bf16;
 pub mod cache;
@@ -17,6 +18,7 @@ pub mod mlp;
 pub mod noise;
 pub mod packed;
 mod pages;
+pub mod panels;
 mod share;
 mod tiles;
 pub mod vector;

@@ -11,7 +11,7 @@ use crate::algo::advantage::normalize;
 use crate::algo::policy::reinforce;
 use crate::algo::value::{ValueLoss, explained_variance, value_loss};
 use crate::rl::env::{Episode, VectorEnv};
-use crate::rl::mlp::Adam;
+use crate::rl::optimizer::Adam;
 use crate::rl::optimizer::{Optimizer, RmsProp};
 use crate::rl::policy::Policy;
 use crate::rl::rollout::Rollout;

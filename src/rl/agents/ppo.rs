@@ -10,7 +10,7 @@ use crate::algo::advantage::normalize;
 use crate::algo::policy::{Clip, Surrogate, clipped_surrogate};
 use crate::algo::value::{ValueLoss, explained_variance, value_loss};
 use crate::rl::env::{Episode, VectorEnv};
-use crate::rl::mlp::Adam;
+use crate::rl::optimizer::Adam;
 use crate::rl::policy::Policy;
 use crate::rl::random;
 use crate::rl::rollout::Rollout;

@@ -15,8 +15,8 @@ use crate::algo::natural::{categorical_fisher, conjugate_gradient, gaussian_fish
 use crate::algo::policy::{Clip, clipped_surrogate};
 use crate::algo::value::explained_variance;
 use crate::rl::env::{Episode, VectorEnv};
-use crate::rl::mlp::Adam;
 use crate::rl::observer::ActionSpace;
+use crate::rl::optimizer::Adam;
 use crate::rl::policy::Policy;
 use crate::rl::random;
 use crate::rl::rollout::Rollout;

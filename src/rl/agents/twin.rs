@@ -8,7 +8,8 @@ use std::ops::Range;
 use crate::algo::value::{ValueLoss, value_loss};
 use crate::ops::kernels::{mlp, vector};
 use crate::rl::env::rng::Pcg64;
-use crate::rl::mlp::{Activation, Adam, Mlp, MlpCache};
+use crate::rl::mlp::{Activation, Mlp, MlpCache};
+use crate::rl::optimizer::Adam;
 use crate::rl::state::State;
 use crate::{Error, Result};
 
@@ -24,14 +25,13 @@ pub(super) struct Twin {
 #[derive(Debug, Clone)]
 pub(super) struct Learned {
     pub(super) params: Vec<f32>,
-    grads: Vec<f32>,
     adam: Adam,
 }
 
 impl Learned {
     /// Starts from these
     pub(super) fn new(params: Vec<f32>) -> Self {
-        Self { grads: vec![0.0; params.len()], adam: Adam::new(params.len(), 1e-8), params }
+        Self { adam: Adam::new(params.len(), 1e-8), params }
     }
 
     /// For a network whose parameters begin at 0, drawn as PyTorch draws them
@@ -49,9 +49,7 @@ impl Learned {
 
     /// One step of Adam along the sum of the halves' gradients; returns its norm
     pub(super) fn step(&mut self, halves: [&[f32]; 2], learning_rate: f64) -> f64 {
-        self.grads.copy_from_slice(halves[0]);
-        vector::add(&mut self.grads, halves[1]);
-        self.adam.step(&mut self.params, &self.grads, learning_rate, f64::INFINITY)
+        self.adam.step_along_sum(&mut self.params, halves, learning_rate)
     }
 }
 
