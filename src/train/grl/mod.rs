@@ -11,6 +11,7 @@
 mod baseline;
 mod draw;
 mod features;
+mod fresh;
 mod keep;
 mod learn;
 mod measure;
@@ -23,9 +24,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
-use rand::SeedableRng;
-use rand::rngs::Xoshiro256PlusPlus;
 use serde_json::Value;
 
 pub use self::baseline::PromptBaseline;
@@ -35,18 +33,17 @@ use self::features::{Features, key};
 use self::state::Learnt;
 use super::actor::Actor;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, log_probs, objective_metrics};
+use super::completions::completions_table;
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
 use super::{reward_model, step_loop};
 use crate::config::{
-    CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, PromptAcquisition, SamplingStrategy, TrainKeys,
-    ValueEstimator, Values as ConfigValues, to_yaml,
+    CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, SamplingStrategy, TrainKeys, ValueEstimator,
+    Values as ConfigValues, to_yaml,
 };
 use crate::grl::importance::effective_sample_size;
-use crate::grl::replay::{RewardKind, Rollout as Scored};
-use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
+use crate::grl::replay::Rollout as Scored;
 use crate::model::Trainable;
 use crate::ops::kernels::noise::mix;
 use crate::rollout::Rollout;
@@ -199,88 +196,6 @@ impl Grl {
             keys,
             online: online.clone(),
         })
-    }
-
-    fn rng(&self, what: u64) -> Xoshiro256PlusPlus {
-        Xoshiro256PlusPlus::seed_from_u64(mix(self.seed ^ mix(u64::from(self.step) ^ mix(what ^ 0x67_726c))))
-    }
-
-    /// The rows of a step: those of the plan, or from a pool those whose value is least known
-    fn prompts(&mut self, planned: Vec<usize>) -> Result<Vec<usize>> {
-        if self.keys.prompt_acquisition == PromptAcquisition::None || self.learnt.values.memory().is_empty() {
-            return Ok(planned);
-        }
-        let mut rng = self.rng(1);
-        let even = vec![1.0; self.train.len()];
-        let pool = draw_by_weight(&even, planned.len() * self.keys.acquisition_pool, &mut rng);
-        let (mut deviations, mut costs) = (Vec::new(), Vec::new());
-        for &row in &pool {
-            let ids = self.train.prompt(row);
-            let key = self.features.learn(ids)?;
-            let known = self.learnt.values.predict(self.features.point(key)?);
-            deviations.push(known.and_then(|known| known.variance).unwrap_or(0.0).sqrt());
-            costs.push(ids.len() as f64);
-        }
-        let weights = acquisition_weights(&deviations, &costs)?;
-        Ok(draw_by_weight(&weights, planned.len(), &mut rng).into_iter().map(|i| pool[i]).collect())
-    }
-
-    /// Judged completions as the store keeps them
-    fn scored(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<Vec<Scored>> {
-        let temperature = self.online.temperature;
-        rollout.ref_log_probs =
-            clock.time(Part::Reference, || log_probs(self.features.reference(), rollout, self.batch, temperature))?;
-        let exact = rollout.sampled_log_probs.len() == rollout.len();
-        // Where the sampler drew from π itself, its log-probabilities are π's
-        let policy = if exact && self.train.samples_whole_distribution() {
-            rollout.sampled_log_probs.clone()
-        } else {
-            clock.time(Part::Forward, || log_probs(&self.actor.view, rollout, self.batch, temperature))?
-        };
-        let behaviour = if exact { &rollout.sampled_log_probs } else { &policy };
-        let below_zero = |values: &[f32]| values.iter().map(|x| x.min(0.0)).collect::<Vec<f32>>();
-        let mut scored = Vec::with_capacity(rollout.len());
-        for i in 0..rollout.len() {
-            let ids = &rollout.prompts[rollout.prompt_of[i]];
-            let prompt = self.features.learn(ids)?;
-            // A completion that no reward can judge says nothing
-            let Some(reward) = rollout.rewards[i] else { continue };
-            let log_probs_ref = below_zero(&rollout.ref_log_probs[i]);
-            let pairs = policy[i].iter().zip(&log_probs_ref);
-            scored.push(Scored {
-                prompt,
-                prompt_tokens: ids.clone(),
-                tokens: rollout.completions[i].clone(),
-                reward,
-                reward_kind: RewardKind::Gold,
-                reward_variance: 0.0,
-                log_ratio: pairs.map(|(policy, reference)| f64::from(*policy) - f64::from(*reference)).sum(),
-                log_probs_behaviour: below_zero(&behaviour[i]),
-                log_probs_ref,
-                born: self.step,
-                group: self.learnt.next_group.wrapping_add(rollout.prompt_of[i] as u32),
-            });
-        }
-        Ok(scored)
-    }
-
-    /// Fresh completions of held-out prompts: what they score, and how well the field foresaw it
-    fn evaluate(&mut self, rows: &[usize], clock: &mut StepClock) -> Result<Outcome> {
-        let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
-        let result = (|| {
-            let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
-            let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
-            let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
-            let scored = self.scored(&mut rollout, clock)?;
-            let mut metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
-            metrics.extend(self.calibration_metrics(&scored)?.iter());
-            objective_metrics(&rollout, self.learnt.tau, &mut metrics);
-            let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
-            let loss = -metrics.get("soft_return").unwrap_or(0.0);
-            Ok(Outcome { loss, graph, metrics, tokens: rollout.tokens() })
-        })();
-        self.eval = Some(eval);
-        result
     }
 }
 
