@@ -56,6 +56,30 @@ config_choice! {
     }
 }
 
+config_choice! {
+    /// What a token of a steered model should be worth, by what comes next
+    pub enum FieldBackup {
+        /// E_π[q − τ log π/π_ref] of the next state
+        ExpectedSarsa = "expected_sarsa",
+        /// The same of the token that was taken
+        Sarsa = "sarsa",
+        /// τ log Σ π_ref e^(q/τ)
+        SoftQ = "soft_q",
+        /// max q, which is biased upwards where values are noisy
+        HardQ = "hard_q",
+    }
+}
+
+config_choice! {
+    /// When two tokens are alike for a token field
+    pub enum FieldTokens {
+        /// Where they are the same token
+        Identity = "identity",
+        /// As far as their whitened embeddings point the same way
+        Embedding = "embedding",
+    }
+}
+
 config_keys! {
     /// The keys of GRL: a reinforcement field whose values over prompts lie in a particle memory
     pub struct GrlKeys {
@@ -111,6 +135,27 @@ config_keys! {
             /// Prompts of the pool, in batches
             acquisition_pool: usize = 4, Range::at_least(1.0);
         }
+        "Token field" {
+            /// How strongly a field over hidden states steers the decoder; above 0 the weights stay as they are, and the field
+            /// alone learns
+            eta: f64 = 0.0, Range::at_least(0.0);
+            /// What a token should be worth, by what comes next
+            field_backup: FieldBackup = FieldBackup::ExpectedSarsa;
+            /// Share of an error that one visit takes away
+            field_rate: f64 = 0.5, Range::above(0.0);
+            /// Token particles that are remembered; the one not touched for longest leaves
+            field_capacity: usize = 16384, Range::at_least(1.0);
+            /// Particles that a state looks at, the nearest ones
+            field_top_k: usize = 64, Range::at_least(1.0);
+            /// Directions of the model's states that make the features of a state
+            field_dim: usize = 32, Range::at_least(1.0);
+            /// Length-scale of the kernel over states, as a share of their median distance
+            field_length: f64 = 0.3, Range::above(0.0);
+            /// Weight of the prompt's features beside those of the state; 0 lets prompts share what they find at like states
+            field_prompt_weight: f64 = 1.0, Range::at_least(0.0);
+            /// When two tokens are alike
+            field_tokens: FieldTokens = FieldTokens::Identity;
+        }
         "Value network" {
             /// What estimates values where `estimator` is `network`
             value_network: ValueNetwork = ValueNetwork::Separate;
@@ -145,8 +190,38 @@ impl GrlKeys {
             return Err(Error::usage("`value_network: field` is for `ppo`")
                 .hint("set `estimator: gaussian_process`, which is a field"));
         }
+        if self.eta > 0.0 {
+            self.check_field()?;
+        }
         if self.huber.is_some() && self.mode != GrlMode::Pcl {
             return Err(Error::usage(format!("`huber` does nothing in mode `{}`", self.mode)).hint("leave it out"));
+        }
+        Ok(())
+    }
+
+    /// With weights that stay as they are, only particles learn, and what is for weights is left without a meaning
+    fn check_field(&self) -> Result<()> {
+        let nothing = |what: &str| {
+            Err(Error::usage(format!("{what} does nothing with `eta` above 0: the weights stay as they are"))
+                .hint("leave it out, or set `eta: 0`"))
+        };
+        if self.mode != GrlMode::Pcl {
+            return nothing(&format!("mode `{}`", self.mode));
+        }
+        if self.huber.is_some() {
+            return nothing("`huber`");
+        }
+        if matches!(self.estimator, ValueEstimator::Group | ValueEstimator::Network) {
+            return Err(Error::usage(format!(
+                "`eta` above 0 needs a field over prompts, not `estimator: {}`",
+                self.estimator
+            ))
+            .hint("set `estimator: gaussian_process`"));
+        }
+        if self.field_rate > 1.0 {
+            let rate = self.field_rate;
+            return Err(Error::usage(format!("`field_rate` must be at most 1, got {rate}"))
+                .hint("it is a share of an error: 1 takes all of it away at one visit, and more would overshoot"));
         }
         Ok(())
     }

@@ -46,6 +46,11 @@ impl TokenField {
         Ok(Self { states, tokens, vocabulary, top })
     }
 
+    /// The kernel over states
+    pub fn states(&self) -> &Kernel {
+        &self.states
+    }
+
     /// q(a) for every token a of the vocabulary at the state with these features: Σ_i α_i k_s(s, s_i) k_a(a, a_i)
     pub fn query(&self, memory: &TokenMemory, state: &[f32]) -> Result<Vec<f32>> {
         if state.len() != memory.dim() {

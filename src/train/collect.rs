@@ -1,5 +1,6 @@
 //! Prompts to a scored [`Rollout`]: what every online trainer begins its step with.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use super::session::Session;
 use super::source::ModelSource;
 use crate::config::{OnlineKeys, TruncationMode};
 use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
-use crate::model::gpt2::Gpt2;
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
-use crate::rollout::{Finish, Options, Rollout, Sampling, generate};
+use crate::rollout::{Finish, Options, Policy, Rollout, Sampling, Source, stream_from};
 use crate::run::{Part, StepClock};
 use crate::{Error, Result};
 
@@ -223,9 +224,9 @@ impl Collector {
     /// Completes the prompts in `rows`, `per_prompt` times each, and asks the rewards
     ///
     /// What is drawn depends on `seed` and the place in `rows` alone.
-    pub fn collect(
+    pub fn collect<'p>(
         &mut self,
-        policy: &Gpt2,
+        policy: impl Into<Policy<'p>>,
         rows: &[usize],
         per_prompt: usize,
         seed: u64,
@@ -254,7 +255,10 @@ impl Collector {
                 let cut = |ids: &Vec<u32>| ids.last().is_none_or(|last| !self.stop.contains(last));
                 rollout.truncated = rollout.completions.iter().map(cut).collect();
             }
-            None => clock.time(Part::Generate, || self.sample(policy, per_prompt, seed, check, &mut rollout))?,
+            None => {
+                let policy = policy.into();
+                clock.time(Part::Generate, || self.sample(&policy, per_prompt, seed, check, &mut rollout))?;
+            }
         }
         let scores = clock.time(Part::Score, || self.score(&rollout, check))?;
         self.queries += rollout.len() as u64;
@@ -265,13 +269,13 @@ impl Collector {
 
     fn sample(
         &self,
-        policy: &Gpt2,
+        policy: &Policy<'_>,
         per_prompt: usize,
         seed: u64,
         check: &dyn Fn() -> Result<()>,
         rollout: &mut Rollout,
     ) -> Result<()> {
-        let config = policy.config();
+        let config = policy.model.config();
         let longest = rollout.prompts.iter().map(Vec::len).max().unwrap_or(0) + self.max_new_tokens;
         let per_slot = 2 * 4 * config.n_layer * config.n_embd * longest.min(config.n_positions);
         let options = Options {
@@ -282,7 +286,10 @@ impl Collector {
             seed,
             stop: self.stop.clone(),
         };
-        for completion in generate(policy, &rollout.prompts, &options, check)?.completions {
+        let model = PackedGpt2::new(policy.model)?;
+        let source = Source { bend: policy.bend, ..(&model).into() };
+        let on_token = &mut |_, _| Ok(ControlFlow::Continue(()));
+        for completion in stream_from(&source, &rollout.prompts, None, &options, check, on_token)?.completions {
             rollout.truncated.push(completion.finish == Finish::Length);
             rollout.completions.push(completion.ids);
             rollout.sampled_log_probs.push(completion.log_probs);

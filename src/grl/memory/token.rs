@@ -62,6 +62,11 @@ impl TokenMemory {
         self.tokens.is_empty()
     }
 
+    /// Particles that it has room for
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Features of a state
     pub fn dim(&self) -> usize {
         self.dim

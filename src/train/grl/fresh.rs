@@ -9,10 +9,10 @@ use crate::config::PromptAcquisition;
 use crate::grl::replay::RewardKind;
 use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
 use crate::ops::kernels::noise::mix;
-use crate::rollout::Rollout;
+use crate::rollout::{Bend, Policy, Rollout};
 use crate::run::{Part, StepClock};
 use crate::train::completions::{log_probs, objective_metrics};
-use crate::train::objective::Outcome;
+use crate::train::objective::{Outcome, Split};
 use crate::{Error, Result};
 
 impl Grl {
@@ -50,7 +50,12 @@ impl Grl {
         let policy = if exact && self.train.samples_whole_distribution() {
             rollout.sampled_log_probs.clone()
         } else {
-            clock.time(Part::Forward, || log_probs(&self.actor.view, rollout, self.batch, temperature))?
+            clock.time(Part::Forward, || {
+                if self.is_frozen() {
+                    return self.steered_log_probs(rollout);
+                }
+                log_probs(&self.actor.view, rollout, self.batch, temperature)
+            })?
         };
         let behaviour = if exact { &rollout.sampled_log_probs } else { &policy };
         let below_zero = |values: &[f32]| values.iter().map(|x| x.min(0.0)).collect::<Vec<f32>>();
@@ -81,11 +86,13 @@ impl Grl {
 
     /// Fresh completions of held-out prompts: what they score, and how well the field foresaw it
     pub(super) fn evaluate(&mut self, rows: &[usize], clock: &mut StepClock) -> Result<Outcome> {
+        let bend = self.bend_rows(rows, Split::Eval)?;
         let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
         let result = (|| {
             let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
             let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
-            let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
+            let policy = Policy { model: &self.actor.view, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
+            let mut rollout = eval.collect(policy, rows, per_prompt, seed, clock, &|| Ok(()))?;
             let scored = self.scored(&mut rollout, clock)?;
             let mut metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
             metrics.extend(self.calibration_metrics(&scored)?.iter());

@@ -24,7 +24,7 @@ use crate::train::source::ModelSource;
 use crate::{Error, Result, files};
 
 const MEMORY: &str = "memory.safetensors";
-const FEATURE_MAP: &str = "feature_map.safetensors";
+pub(super) const FEATURE_MAP: &str = "feature_map.safetensors";
 const PARTICLES: &str = "particles.json";
 const REPLAY: &str = "replay.safetensors";
 const RESPONSES: &str = "responses.safetensors";
@@ -117,7 +117,8 @@ impl Grl {
         let path = folder.join(PARTICLES);
         let mut json = serde_json::to_vec_pretty(&record).map_err(|cause| Error::write(&path, cause))?;
         json.push(b'\n');
-        files::write_bytes(&path, &json)
+        files::write_bytes(&path, &json)?;
+        self.keep_field(folder, learnt)
     }
 }
 
@@ -160,12 +161,12 @@ pub(super) fn save(
     serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
 }
 
-fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
     let bytes = std::fs::read(path).map_err(|cause| Error::read(path, cause))?;
     parse(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
 }
 
-fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
+pub(super) fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
     if path.is_file() { read(path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
 }
 

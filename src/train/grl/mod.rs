@@ -12,12 +12,15 @@ mod baseline;
 mod draw;
 mod features;
 mod fresh;
+mod frozen;
 mod keep;
+mod keep_field;
 mod learn;
 mod measure;
 mod objective;
 mod responses;
 mod state;
+mod steering;
 mod values;
 
 use std::collections::HashMap;
@@ -28,9 +31,12 @@ use serde_json::Value;
 
 pub use self::baseline::PromptBaseline;
 pub use self::keep::{Explanation, Kept, Neighbour, Response};
+pub use self::keep_field::KeptField;
+pub use self::steering::FieldBend;
 
 use self::features::{Features, key};
 use self::state::Learnt;
+use self::steering::Steering;
 use super::actor::Actor;
 use super::collect::{Collector, Collectors};
 use super::completions::completions_table;
@@ -46,7 +52,7 @@ use crate::grl::importance::effective_sample_size;
 use crate::grl::replay::Rollout as Scored;
 use crate::model::Trainable;
 use crate::ops::kernels::noise::mix;
-use crate::rollout::Rollout;
+use crate::rollout::{Bend, Policy, Rollout};
 use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 use crate::{Error, Result};
 
@@ -80,6 +86,8 @@ struct Grl {
     features: Features,
     /// Of responses, where doubt about their rewards counts; fitted to the first ones
     responses: Option<Features>,
+    /// How states are read, where a field learns in place of the weights; fitted to the first completions
+    steering: Option<Steering>,
     train: Collector,
     eval: Option<Collector>,
     /// The first row of each prompt
@@ -131,6 +139,8 @@ struct Tally {
     passes: f64,
     clipped: Option<f64>,
     residuals: (f64, f64),
+    /// Of a token field
+    errors: (f64, f64),
 }
 
 impl Grl {
@@ -167,7 +177,9 @@ impl Grl {
         }
         let wanted = if keys.kernel == MemoryKernel::Delta { 0 } else { keys.feature_dim };
         let prompts = (0..train.len()).map(|row| train.prompt(row));
-        let mut features = Features::fit(actor.view.frozen_copy()?, prompts.clone(), wanted, keys.feature_prompts)?;
+        // Weights that do not move need no copy
+        let reference = if keys.eta > 0.0 { actor.view.detached()? } else { actor.view.frozen_copy()? };
+        let mut features = Features::fit(reference, prompts.clone(), wanted, keys.feature_prompts)?;
         if keys.feature_permutation {
             features.permute(prompts, session.keys.seed);
         }
@@ -179,6 +191,7 @@ impl Grl {
             actor,
             features,
             responses: None,
+            steering: None,
             train,
             eval,
             rows,
@@ -201,7 +214,8 @@ impl Grl {
 
 impl Objective for Grl {
     fn model(&self) -> &dyn Trainable {
-        &self.actor
+        // The view has no variables: nothing can move its weights
+        if self.is_frozen() { &self.actor.view } else { &self.actor }
     }
 
     /// Prompts
@@ -229,7 +243,9 @@ impl Objective for Grl {
         let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
         let check = context.checker();
         let per_prompt = self.online.num_generations;
-        let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
+        let bend = self.bend_rows(&prompts, Split::Train)?;
+        let policy = Policy { model: &self.actor.view, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
+        let mut rollout = self.train.collect(policy, &prompts, per_prompt, seed, context.clock, &check)?;
         let mut scored = self.scored(&mut rollout, context.clock)?;
         let begin = Instant::now();
         self.before = Some(Box::new(self.learnt.clone()));
@@ -242,6 +258,7 @@ impl Objective for Grl {
         let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
         let fresh = self.learnt.add(scored, &self.features, self.step, due)?;
+        self.fit_states(fresh)?;
         self.metrics.extend(self.memory_metrics(fresh)?.iter());
         if judged < rollout.len() {
             self.metrics.set("unjudged", (rollout.len() - judged) as f64);
@@ -267,6 +284,7 @@ impl Objective for Grl {
 
     fn forward(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome> {
         match pass.split {
+            Split::Train if self.is_frozen() => clock.time(Part::Forward, || self.learn_field(pass)),
             Split::Train => clock.time(Part::Forward, || self.loss(pass)),
             Split::Eval => self.evaluate(pass.rows, clock),
         }
@@ -295,6 +313,10 @@ impl Objective for Grl {
         let tally = std::mem::take(&mut self.tally);
         let mut metrics = std::mem::take(&mut self.metrics);
         metrics.set("residual", (tally.residuals.0 / tally.residuals.1.max(1.0)).sqrt());
+        if let Some(particles) = &self.learnt.particles {
+            metrics.set("field/error", (tally.errors.0 / tally.errors.1.max(1.0)).sqrt());
+            metrics.set("field/size", particles.len() as f64);
+        }
         if tally.replays > 0.0 {
             metrics.set("replay/effective_sample_size", tally.sample_size / tally.replays);
             metrics.set("replay/kl", tally.behaviour_kl / tally.replays);
@@ -326,6 +348,7 @@ impl Objective for Grl {
 
     fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
         let head = keep::restore(checkpoint.path(), &state, &mut self.learnt, &mut self.features)?;
+        self.restore_field(checkpoint.path())?;
         if self.keys.reward_pessimism {
             let reference = self.features.reference().detached()?;
             let found = keep::restore_responses(checkpoint.path(), &state, &mut self.learnt, &self.keys, reference)?;
