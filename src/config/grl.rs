@@ -130,6 +130,12 @@ config_keys! {
             kappa: f64 = 0.0, Range::at_least(0.0);
             /// Take σ²/2τ off each reward, σ that of a process over the responses that were scored before
             reward_pessimism: bool = false;
+            /// Do not ask for the reward of a completion that this process foretells within so much (standard deviation, noise
+            /// included): train on its mean
+            imputation: Option<f64> = None, Range::above(0.0);
+            /// Most completions of a prompt: those whose value is least known get more of a step's completions, the others
+            /// fewer. `num_generations` for all where not set
+            adaptive_generations: Option<usize> = None, Range::at_least(2.0);
             /// Which prompts a step takes
             prompt_acquisition: PromptAcquisition = PromptAcquisition::None;
             /// Prompts of the pool, in batches
@@ -175,13 +181,18 @@ impl GrlKeys {
         if self.kappa > 1.0 / self.tau {
             return Err(Error::usage(format!("`kappa` must be at most 1/tau, {}, got {}", 1.0 / self.tau, self.kappa)));
         }
-        if self.prompt_acquisition == PromptAcquisition::Deviation && self.estimator != ValueEstimator::GaussianProcess
-        {
-            return Err(Error::usage(format!(
-                "`prompt_acquisition: deviation` needs a variance, which `estimator: {}` does not give",
-                self.estimator
-            ))
-            .hint("set `estimator: gaussian_process`"));
+        let by_variance = [
+            ("prompt_acquisition: deviation", self.prompt_acquisition == PromptAcquisition::Deviation),
+            ("adaptive_generations", self.adaptive_generations.is_some()),
+        ];
+        for (name, _) in by_variance.into_iter().filter(|(_, asked)| *asked) {
+            if self.estimator != ValueEstimator::GaussianProcess {
+                return Err(Error::usage(format!(
+                    "`{name}` needs a variance, which `estimator: {}` does not give",
+                    self.estimator
+                ))
+                .hint("set `estimator: gaussian_process`"));
+            }
         }
         if self.feature_permutation && self.kernel == MemoryKernel::Delta {
             return Err(Error::usage("`feature_permutation` does nothing with `kernel: delta`").hint("leave it out"));

@@ -4,10 +4,11 @@ use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
+use super::responses::Guess;
 use super::{Grl, Scored};
 use crate::config::PromptAcquisition;
 use crate::grl::replay::RewardKind;
-use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
+use crate::grl::uncertainty::{acquisition_weights, adaptive_counts, draw_by_weight};
 use crate::ops::kernels::noise::mix;
 use crate::rollout::{Bend, Policy, Rollout};
 use crate::run::{Part, StepClock};
@@ -40,8 +41,28 @@ impl Grl {
         Ok(draw_by_weight(&weights, planned.len(), &mut rng).into_iter().map(|i| pool[i]).collect())
     }
 
-    /// Judged completions as the store keeps them
-    pub(super) fn scored(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<Vec<Scored>> {
+    /// How many completions each prompt of a step gets: `num_generations`, or more where the value is least known
+    pub(super) fn counts(&mut self, rows: &[usize]) -> Result<Vec<usize>> {
+        let even = vec![self.online.num_generations; rows.len()];
+        let Some(most) = self.keys.adaptive_generations else { return Ok(even) };
+        let mut variances = Vec::with_capacity(rows.len());
+        for row in rows {
+            let key = self.features.learn(self.train.prompt(*row))?;
+            let known = self.learnt.values.predict(self.features.point(key)?);
+            let Some(variance) = known.and_then(|known| known.variance) else { return Ok(even) };
+            variances.push(variance);
+        }
+        let fewest = if self.keys.needs_groups() { 2 } else { 1 };
+        adaptive_counts(&variances, even.iter().sum(), (fewest, most))
+    }
+
+    /// Judged completions as the store keeps them, `guesses` in the place of rewards that were not asked for
+    pub(super) fn scored(
+        &mut self,
+        rollout: &mut Rollout,
+        guesses: &[Option<Guess>],
+        clock: &mut StepClock,
+    ) -> Result<Vec<Scored>> {
         let temperature = self.online.temperature;
         rollout.ref_log_probs =
             clock.time(Part::Reference, || log_probs(self.features.reference(), rollout, self.batch, temperature))?;
@@ -64,7 +85,11 @@ impl Grl {
             let ids = &rollout.prompts[rollout.prompt_of[i]];
             let prompt = self.features.learn(ids)?;
             // A completion that no reward can judge says nothing
-            let Some(reward) = rollout.rewards[i] else { continue };
+            let (reward, reward_kind, reward_variance) = match (guesses.get(i), rollout.rewards[i]) {
+                (Some(Some(guess)), _) => (guess.mean, RewardKind::Imputed, guess.variance),
+                (_, Some(reward)) => (reward, RewardKind::Gold, 0.0),
+                (_, None) => continue,
+            };
             let log_probs_ref = below_zero(&rollout.ref_log_probs[i]);
             let pairs = policy[i].iter().zip(&log_probs_ref);
             scored.push(Scored {
@@ -72,8 +97,8 @@ impl Grl {
                 prompt_tokens: ids.clone(),
                 tokens: rollout.completions[i].clone(),
                 reward,
-                reward_kind: RewardKind::Gold,
-                reward_variance: 0.0,
+                reward_kind,
+                reward_variance,
                 log_ratio: pairs.map(|(policy, reference)| f64::from(*policy) - f64::from(*reference)).sum(),
                 log_probs_behaviour: below_zero(&behaviour[i]),
                 log_probs_ref,
@@ -93,7 +118,7 @@ impl Grl {
             let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
             let policy = Policy { model: &self.actor.view, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
             let mut rollout = eval.collect(policy, rows, per_prompt, seed, clock, &|| Ok(()))?;
-            let scored = self.scored(&mut rollout, clock)?;
+            let scored = self.scored(&mut rollout, &[], clock)?;
             let mut metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
             metrics.extend(self.calibration_metrics(&scored)?.iter());
             objective_metrics(&rollout, self.learnt.tau, &mut metrics);

@@ -182,24 +182,10 @@ impl KeptField {
         Ok(Some(Self { steering, particles, features, eta: record.eta, tau: record.tau }))
     }
 
-    /// Whether a folder has one, without reading it
-    pub fn is_in(folder: &Path) -> bool {
-        folder.join(TOKEN_FIELD).is_file()
-    }
-
-    /// η
-    pub fn eta(&self) -> f64 {
-        self.eta
-    }
-
-    /// Token particles
-    pub fn len(&self) -> usize {
-        self.particles.len()
-    }
-
-    /// Whether there is none
-    pub fn is_empty(&self) -> bool {
-        self.particles.is_empty()
+    /// The same field with another η
+    #[must_use]
+    pub fn with_eta(self, eta: f64) -> Self {
+        Self { eta, ..self }
     }
 
     /// What bends the logits of completions of these prompts

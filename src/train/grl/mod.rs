@@ -15,6 +15,7 @@ mod fresh;
 mod frozen;
 mod keep;
 mod keep_field;
+mod kept;
 mod learn;
 mod measure;
 mod objective;
@@ -30,11 +31,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub use self::baseline::PromptBaseline;
-pub use self::keep::{Explanation, Kept, Neighbour, Response};
+pub use self::keep::Response;
 pub use self::keep_field::KeptField;
+pub use self::kept::{Abstention, Explanation, Kept, Neighbour};
 pub use self::steering::FieldBend;
 
 use self::features::{Features, key};
+use self::measure::imputation_metrics;
 use self::state::Learnt;
 use self::steering::Steering;
 use super::actor::Actor;
@@ -169,6 +172,21 @@ impl Grl {
                  not be found"
             );
         }
+        if let Some(most) = keys.adaptive_generations {
+            if most < generations {
+                return Err(Error::usage(format!(
+                    "`adaptive_generations`, {most}, must be at least `num_generations`, {generations}"
+                )));
+            }
+            if train.replays() {
+                return Err(Error::usage(
+                    "`adaptive_generations` cannot ask `replay_completions` for more completions",
+                ));
+            }
+        }
+        if keys.eta > 0.0 {
+            tracing::info!("`learning_rate` changes nothing with `eta` above 0: the weights stay as they are");
+        }
         let network = (keys.estimator == ValueEstimator::Network).then_some(keys.value_network);
         let actor = Actor::open(session, online, network, None)?;
         let mut rows = HashMap::new();
@@ -242,18 +260,28 @@ impl Objective for Grl {
         self.in_memory = begin.elapsed();
         let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
         let check = context.checker();
-        let per_prompt = self.online.num_generations;
+        let counts = self.counts(&prompts)?;
         let bend = self.bend_rows(&prompts, Split::Train)?;
         let policy = Policy { model: &self.actor.view, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
-        let mut rollout = self.train.collect(policy, &prompts, per_prompt, seed, context.clock, &check)?;
-        let mut scored = self.scored(&mut rollout, context.clock)?;
+        let mut rollout = self.train.write(&policy, &prompts, &counts, seed, context.clock, &check)?;
+        let guesses = self.guesses(&rollout)?;
+        let asked: Vec<bool> = guesses.iter().map(Option::is_none).collect();
+        self.train.judge(&mut rollout, &asked, context.clock, &check)?;
+        let mut scored = self.scored(&mut rollout, &guesses, context.clock)?;
         let begin = Instant::now();
         self.before = Some(Box::new(self.learnt.clone()));
         let due = context.step.is_multiple_of(self.keys.kernel_fit_steps as u64);
-        let doubted = if self.keys.reward_pessimism { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
+        let doubted = if self.remembers_responses() { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
         self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
-        if let Some(doubted) = doubted {
+        if let Some(doubted) = doubted.filter(|_| self.keys.reward_pessimism) {
             self.metrics.set("reward_pessimism", doubted);
+        }
+        if self.keys.imputation.is_some() {
+            self.metrics.extend(imputation_metrics(&guesses).iter());
+        }
+        if self.keys.adaptive_generations.is_some() {
+            self.metrics.set("generations/min", counts.iter().min().map_or(0.0, |count| *count as f64));
+            self.metrics.set("generations/max", counts.iter().max().map_or(0.0, |count| *count as f64));
         }
         let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
@@ -349,7 +377,7 @@ impl Objective for Grl {
     fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
         let head = keep::restore(checkpoint.path(), &state, &mut self.learnt, &mut self.features)?;
         self.restore_field(checkpoint.path())?;
-        if self.keys.reward_pessimism {
+        if self.remembers_responses() {
             let reference = self.features.reference().detached()?;
             let found = keep::restore_responses(checkpoint.path(), &state, &mut self.learnt, &self.keys, reference)?;
             self.responses = found;
