@@ -77,6 +77,8 @@ config_choice! {
         Identity = "identity",
         /// As far as their whitened embeddings point the same way
         Embedding = "embedding",
+        /// Experimental: tokens as clouds around their embeddings, with a kernel that falls with distance
+        Cloud = "cloud",
     }
 }
 
@@ -157,10 +159,16 @@ config_keys! {
             field_dim: usize = 32, Range::at_least(1.0);
             /// Length-scale of the kernel over states, as a share of their median distance
             field_length: f64 = 0.3, Range::above(0.0);
+            /// Likeness from which two states with the same token are one particle
+            field_merge: f64 = 0.98, Range::within(0.0, 1.0);
             /// Weight of the prompt's features beside those of the state; 0 lets prompts share what they find at like states
             field_prompt_weight: f64 = 1.0, Range::at_least(0.0);
             /// When two tokens are alike
             field_tokens: FieldTokens = FieldTokens::Identity;
+            /// Width of a token's cloud, in the whitened embeddings' unit, for `field_tokens: cloud`
+            field_cloud: f64 = 0.1, Range::at_least(0.0);
+            /// Likeliest tokens that are read as clouds
+            field_candidates: usize = 32, Range::at_least(1.0);
         }
         "Value network" {
             /// What estimates values where `estimator` is `network`

@@ -20,6 +20,9 @@ pub struct Steps<'a> {
     pub tokens: &'a [u32],
     /// R − V(x)
     pub advantage: f64,
+    /// Between which numbers targets are held: a soft value lies between the least and the largest reward, and a target far
+    /// outside is an error of the field that feeds on itself
+    pub bounds: (f64, f64),
 }
 
 /// The rule by which particles change
@@ -33,6 +36,8 @@ pub struct TokenTd {
     pub eta: f64,
     /// τ
     pub tau: f64,
+    /// Kernel correlation from which two states with the same token are one particle
+    pub merge: f64,
 }
 
 /// What the field and the model say at one state
@@ -62,8 +67,10 @@ impl TokenTd {
                 let Seen { q, log_policy, log_reference } = seen;
                 self.backup.target(0.0, 1.0, Some(Next { q, log_policy, log_reference, action: *action }), self.tau)
             });
-            let error = target - f64::from(field.query(memory, &steps.states[t])?[action]);
-            memory.add(field.states(), &steps.states[t], steps.tokens[t], self.rate * error, now)?;
+            let error =
+                target.clamp(steps.bounds.0, steps.bounds.1) - f64::from(self.q(field, memory, steps, t)?[action]);
+            let by = self.rate * error;
+            memory.add_near(field.states(), &steps.states[t], steps.tokens[t], by, self.merge, now)?;
             errors[t] = error;
             // With what has just been learnt
             next = Some((self.seen(field, memory, steps, t)?, action));
@@ -71,10 +78,12 @@ impl TokenTd {
         Ok(errors)
     }
 
+    fn q(&self, field: &TokenField, memory: &TokenMemory, steps: &Steps<'_>, t: usize) -> Result<Vec<f32>> {
+        field.read(memory, &steps.states[t], steps.logits_at(t), self.tau / self.eta)
+    }
+
     fn seen(&self, field: &TokenField, memory: &TokenMemory, steps: &Steps<'_>, t: usize) -> Result<Seen> {
-        let q = field.query(memory, &steps.states[t])?;
-        let vocabulary = q.len();
-        let logits = &steps.logits[t * vocabulary..(t + 1) * vocabulary];
+        let (q, logits) = (self.q(field, memory, steps, t)?, steps.logits_at(t));
         let mut steered = logits.to_vec();
         steer(&mut steered, &q, self.eta, self.tau);
         Ok(Seen {
@@ -86,6 +95,11 @@ impl TokenTd {
 }
 
 impl Steps<'_> {
+    fn logits_at(&self, t: usize) -> &[f32] {
+        let vocabulary = self.logits.len() / self.tokens.len();
+        &self.logits[t * vocabulary..(t + 1) * vocabulary]
+    }
+
     fn check(&self) -> Result<()> {
         let n = self.tokens.len();
         let whole = n > 0 && self.states.len() == n && self.logits.len().is_multiple_of(n);
@@ -94,7 +108,7 @@ impl Steps<'_> {
             let (states, logits) = (self.states.len(), self.logits.len());
             return Err(Error::run(format!("a response of {n} tokens with {states} states and {logits} logits")));
         }
-        if !self.advantage.is_finite() {
+        if !self.advantage.is_finite() || !(self.bounds.0 <= self.bounds.1) {
             return Err(Error::run(format!("a response has reward less value {}", self.advantage))
                 .hint("a reward must be a finite number"));
         }

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::{EXACT, Noise, all_close, close, golden, number, numbers, rows};
 
+const FREE: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
+
 const BACKUPS: [(&str, Backup); 4] = [
     ("expected_sarsa", Backup::ExpectedSarsa),
     ("sarsa", Backup::Sarsa),
@@ -30,14 +32,14 @@ fn sweeps_are_those_of_torch() {
         let field = TokenField::new(kernel.clone(), alike, 5, of("top") as usize).unwrap();
         for (backup_name, backup) in BACKUPS {
             let expected = &golden[name][backup_name];
-            let rule = TokenTd { backup, rate: of("rate"), eta: of("eta"), tau: of("tau") };
+            let rule = TokenTd { backup, rate: of("rate"), eta: of("eta"), tau: of("tau"), merge: 1.0 };
             let mut memory = TokenMemory::new(3, 64).unwrap();
             let sweeps = expected["sweeps"].as_array().unwrap();
             for (response, sweep) in golden["responses"].as_array().unwrap().iter().zip(sweeps) {
                 let (states, logits) = (rows(&response["states"]), rows(&response["logits"]).concat());
                 let tokens = tokens(&response["tokens"]);
                 let advantage = number(&response["advantage"]);
-                let steps = Steps { states: &states, logits: &logits, tokens: &tokens, advantage };
+                let steps = Steps { states: &states, logits: &logits, tokens: &tokens, advantage, bounds: FREE };
                 // Weights are kept in f32
                 let before = rule.log_probs(&field, &memory, &steps).unwrap();
                 all_close(&before, &numbers(&sweep["log_probs"]), 1e-5);
@@ -86,12 +88,12 @@ fn a_steered_model_finds_the_enumerated_optimum() {
     let kernel = Kernel::Rbf { variance: 1.0, length: 1e-2 };
     let field = TokenField::new(kernel, TokenKernel::Identity, V, 4 * V).unwrap();
     let log_probs_of = |eta: f64, memory: &TokenMemory, backup: Backup| -> Vec<f64> {
-        let rule = TokenTd { backup, rate: 1.0, eta, tau };
+        let rule = TokenTd { backup, rate: 1.0, eta, tau, merge: 1.0 };
         let of = |code: usize| {
             let (prefixes, tokens) = response(code);
             let states: Vec<Vec<f32>> = prefixes.iter().map(|prefix| place(*prefix)).collect();
             let logits: Vec<f32> = prefixes.iter().flat_map(|prefix| logits[*prefix].clone()).collect();
-            let steps = Steps { states: &states, logits: &logits, tokens: &tokens, advantage: 0.0 };
+            let steps = Steps { states: &states, logits: &logits, tokens: &tokens, advantage: 0.0, bounds: FREE };
             rule.log_probs(&field, memory, &steps).unwrap().iter().sum()
         };
         (0..n).map(of).collect()
@@ -99,14 +101,20 @@ fn a_steered_model_finds_the_enumerated_optimum() {
     let reference = log_probs_of(0.0, &TokenMemory::new(PREFIXES, 64).unwrap(), Backup::SoftQ);
     let (optimum, value) = (boltzmann(&rewards, &reference, tau), soft_value(&rewards, &reference, tau));
     for backup in [Backup::SoftQ, Backup::ExpectedSarsa] {
-        let rule = TokenTd { backup, rate: 1.0, eta: 1.0, tau };
+        let rule = TokenTd { backup, rate: 1.0, eta: 1.0, tau, merge: 1.0 };
         let mut memory = TokenMemory::new(PREFIXES, 64).unwrap();
         for _ in 0..T + 1 {
             for (code, reward) in rewards.iter().enumerate() {
                 let (prefixes, tokens) = response(code);
                 let states: Vec<Vec<f32>> = prefixes.iter().map(|prefix| place(*prefix)).collect();
                 let logits: Vec<f32> = prefixes.iter().flat_map(|prefix| logits[*prefix].clone()).collect();
-                let steps = Steps { states: &states, logits: &logits, tokens: &tokens, advantage: reward - value };
+                let steps = Steps {
+                    states: &states,
+                    logits: &logits,
+                    tokens: &tokens,
+                    advantage: reward - value,
+                    bounds: FREE,
+                };
                 rule.learn(&field, &mut memory, &steps, 0).unwrap();
             }
         }
@@ -121,7 +129,7 @@ fn a_steered_model_finds_the_enumerated_optimum() {
 #[test]
 fn responses_that_make_no_sense_are_refused() {
     let field = TokenField::new(Kernel::Rbf { variance: 1.0, length: 1.0 }, TokenKernel::Identity, 2, 4).unwrap();
-    let rule = TokenTd { backup: Backup::SoftQ, rate: 0.5, eta: 1.0, tau: 0.1 };
+    let rule = TokenTd { backup: Backup::SoftQ, rate: 0.5, eta: 1.0, tau: 0.1, merge: 1.0 };
     let (states, logits) = (vec![vec![0.0_f32]], [0.0_f32, 1.0]);
     let refused = |steps: &Steps<'_>, reason: &str| {
         let mut memory = TokenMemory::new(1, 4).unwrap();
@@ -129,7 +137,7 @@ fn responses_that_make_no_sense_are_refused() {
         assert!(error.contains(reason), "{error}");
         assert!(memory.is_empty());
     };
-    let sound = Steps { states: &states, logits: &logits, tokens: &[1], advantage: 0.5 };
+    let sound = Steps { states: &states, logits: &logits, tokens: &[1], advantage: 0.5, bounds: FREE };
     for advantage in [f64::NAN, f64::INFINITY] {
         refused(&Steps { advantage, ..sound }, "reward less value");
     }

@@ -90,6 +90,12 @@ impl TokenMemory {
     /// Kernel TD: adds `by` (the step size times the TD error) to the weight of this state and token, in a new particle
     /// where there is none
     pub fn add(&mut self, kernel: &Kernel, phi: &[f32], token: u32, by: f64, now: u32) -> Result<()> {
+        self.add_near(kernel, phi, token, by, SAME, now)
+    }
+
+    /// The same where states with a kernel correlation of at least `same` are one: the nearest particle of the token learns
+    /// for all of them (quantised kernel LMS, Chen et al. 2012), which keeps the memory small and its weights bounded
+    pub fn add_near(&mut self, kernel: &Kernel, phi: &[f32], token: u32, by: f64, same: f64, now: u32) -> Result<()> {
         if phi.len() != self.dim {
             let message = format!("a state has {} features, and the memory holds {}", phi.len(), self.dim);
             return Err(Error::usage(message));
@@ -101,11 +107,16 @@ impl TokenMemory {
         }
         let state = Point::new(0, phi);
         // Only kernels that fall with distance have a correlation of 1 at one place alone
-        let is_same = |i: usize| {
-            phi == self.state(i)
-                || kernel.falls_with_distance() && kernel.correlation(state, Point::new(1, self.state(i))) >= SAME
+        let likeness = |i: usize| {
+            if phi == self.state(i) {
+                return 1.0;
+            }
+            let falls = kernel.falls_with_distance();
+            if falls { kernel.correlation(state, Point::new(1, self.state(i))) } else { f64::NEG_INFINITY }
         };
-        let found = (0..self.len()).find(|&i| self.tokens[i] == token && is_same(i));
+        let own = (0..self.len()).filter(|&i| self.tokens[i] == token).map(|i| (i, likeness(i)));
+        let nearest = own.reduce(|best, other| if other.1 > best.1 { other } else { best });
+        let found = nearest.filter(|(_, likeness)| *likeness >= same.min(SAME)).map(|(i, _)| i);
         if let Some(i) = found {
             self.alphas[i] = (f64::from(self.alphas[i]) + by) as f32;
             self.counts[i] = self.counts[i].saturating_add(1);

@@ -101,7 +101,7 @@ impl Grl {
             FieldBackup::HardQ => Backup::HardQ,
         };
         let eta = self.keys.eta / self.online.temperature;
-        TokenTd { backup, rate: self.keys.field_rate, eta, tau: self.learnt.tau }
+        TokenTd { backup, rate: self.keys.field_rate, eta, tau: self.learnt.tau, merge: self.keys.field_merge }
     }
 
     /// log π of the tokens of completions that the sampler did not draw from the whole of π
@@ -119,7 +119,9 @@ impl Grl {
             chosen.each(&self.actor.view, temperature, |i, hidden, logits| {
                 let i = start + i;
                 let states = states(steering, &prompts[rollout.prompt_of[i]], hidden)?;
-                let steps = Steps { states: &states, logits, tokens: &rollout.completions[i], advantage: 0.0 };
+                let bounds = (f64::NEG_INFINITY, f64::INFINITY);
+                let tokens = &rollout.completions[i];
+                let steps = Steps { states: &states, logits, tokens, advantage: 0.0, bounds };
                 let log_probs = rule.log_probs(steering.field(), particles, &steps)?;
                 all.push(log_probs.into_iter().map(|x| x as f32).collect());
                 Ok(())
@@ -144,6 +146,7 @@ impl Grl {
         let chosen = Chosen::of(model, super::learn::sequences(&responses))?;
         let (update, tally, values) = (&mut self.update, &mut self.tally, &self.learnt.values);
         let (features, now) = (&self.features, self.step);
+        let (least, most) = reward_bounds(self.learnt.store.iter().map(|response| response.reward), tau);
         let (mut loss, mut tokens) = (0.0, 0);
         chosen.each(model, temperature, |i, hidden, logits| {
             let response = responses[i];
@@ -151,7 +154,8 @@ impl Grl {
             let states = states(steering, point.phi, hidden)?;
             let value = values.baseline(point, response.soft_return(tau));
             let advantage = response.reward - value;
-            let steps = Steps { states: &states, logits, tokens: &response.tokens, advantage };
+            let bounds = (least - value, most - value);
+            let steps = Steps { states: &states, logits, tokens: &response.tokens, advantage, bounds };
             let log_probs = rule.log_probs(steering.field(), particles, &steps)?;
             let errors = rule.learn(steering.field(), particles, &steps, now)?;
             let squares: f64 = errors.iter().map(|error| error * error).sum();
@@ -175,6 +179,14 @@ impl Grl {
         let graph = Tensor::zeros((), DType::F32, &Device::Cpu)?;
         Ok(Outcome { loss, graph, metrics: Metrics::new(), tokens })
     }
+}
+
+/// The least and the largest reward, each further out by their distance: the cost of leaving the reference may take a value
+/// below all rewards
+fn reward_bounds(rewards: impl Iterator<Item = f64>, tau: f64) -> (f64, f64) {
+    let (least, most) = rewards.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), r| (a.min(r), b.max(r)));
+    let room = (most - least).max(tau);
+    (least - room, most + room)
 }
 
 /// Features of the states (T, C) of one response

@@ -8,7 +8,7 @@ use super::Grl;
 use super::features::Features;
 use super::keep::{FEATURE_MAP, read, read_map};
 use super::state::Learnt;
-use super::steering::{FieldBend, Steering};
+use super::steering::{FieldBend, Reading, Steering, Tokens};
 use crate::config::FieldTokens;
 use crate::grl::memory::TokenMemory;
 use crate::model::gpt2::Gpt2;
@@ -27,37 +27,8 @@ struct Record {
     features_sha256: String,
     eta: f64,
     tau: f64,
-    /// Length-scale of the kernel over states
-    length: f64,
-    top_k: usize,
-    prompt_weight: f64,
-    tokens: Tokens,
+    reading: Reading,
     particles: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Tokens {
-    Identity,
-    Embedding,
-}
-
-impl From<FieldTokens> for Tokens {
-    fn from(tokens: FieldTokens) -> Self {
-        match tokens {
-            FieldTokens::Identity => Self::Identity,
-            FieldTokens::Embedding => Self::Embedding,
-        }
-    }
-}
-
-impl From<Tokens> for FieldTokens {
-    fn from(tokens: Tokens) -> Self {
-        match tokens {
-            Tokens::Identity => Self::Identity,
-            Tokens::Embedding => Self::Embedding,
-        }
-    }
 }
 
 impl Grl {
@@ -72,10 +43,7 @@ impl Grl {
             features_sha256: steering.owner().feature_map.clone(),
             eta: self.keys.eta,
             tau: learnt.tau,
-            length: steering.length(),
-            top_k: self.keys.field_top_k,
-            prompt_weight: self.keys.field_prompt_weight,
-            tokens: self.keys.field_tokens.into(),
+            reading: steering.reading().clone(),
             particles: particles.len(),
         };
         let path = folder.join(TOKEN_FIELD);
@@ -112,9 +80,15 @@ impl Grl {
             Err(Error::usage(format!("`{name}` is {asked}, and the checkpoint's token field has {found}")).hint(HINT))
         };
         same("field_capacity", particles.capacity().to_string(), keys.field_capacity.to_string())?;
-        same("field_top_k", record.top_k.to_string(), keys.field_top_k.to_string())?;
-        same("field_prompt_weight", record.prompt_weight.to_string(), keys.field_prompt_weight.to_string())?;
-        same("field_tokens", FieldTokens::from(record.tokens).to_string(), keys.field_tokens.to_string())?;
+        let Reading { top_k, prompt_weight, tokens, .. } = record.reading;
+        let tokens = match tokens {
+            Tokens::Identity => FieldTokens::Identity,
+            Tokens::Embedding => FieldTokens::Embedding,
+            Tokens::Cloud { .. } => FieldTokens::Cloud,
+        };
+        same("field_top_k", top_k.to_string(), keys.field_top_k.to_string())?;
+        same("field_prompt_weight", prompt_weight.to_string(), keys.field_prompt_weight.to_string())?;
+        same("field_tokens", tokens.to_string(), keys.field_tokens.to_string())?;
         (self.steering, self.learnt.particles) = (Some(steering), Some(particles));
         Ok(())
     }
@@ -140,8 +114,7 @@ impl Record {
             |what: &str| Error::usage(format!("{what} in `{}` is not the token field's own", folder.display()));
         let map = read_map(&folder.join(STATE_MAP), &features.map_owner())?;
         let map = map.ok_or_else(|| damaged(&format!("`{STATE_MAP}` is missing, or")))?;
-        let (weight, reach) = (self.prompt_weight, (self.length, self.top_k));
-        let steering = Steering::new(model, features, map, weight, reach, self.tokens.into())?;
+        let steering = Steering::new(model, features, map, self.reading.clone())?;
         if steering.owner().feature_map != self.features_sha256 {
             return Err(damaged(&format!("`{STATE_MAP}` or `{FEATURE_MAP}`")));
         }
@@ -175,7 +148,7 @@ impl KeptField {
             return Err(Error::usage(format!("the token field in `{}` belongs to another model", folder.display()))
                 .hint(format!("put `{TOKEN_FIELD}` beside the weights that it was learnt with, or take it away")));
         }
-        if record.prompt_weight > 0.0 {
+        if record.reading.prompt_weight > 0.0 {
             features.set_map(read_map(&folder.join(FEATURE_MAP), &features.map_owner())?)?;
         }
         let (steering, particles) = record.load(folder, features.reference(), &features)?;

@@ -1,5 +1,8 @@
 //! A field over hidden states that steers the decoder of a model whose weights stay as they are.
 
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::features::Features;
@@ -9,7 +12,8 @@ use crate::grl::arrays::Owner;
 use crate::grl::features::FeatureMap;
 use crate::grl::kernel::{Kernel, squared_distance};
 use crate::grl::memory::TokenMemory;
-use crate::grl::token_field::{TokenField, TokenKernel, steer};
+use crate::grl::token_field::{Cloud, TokenField, TokenKernel, steer};
+use crate::grl::uncertainty::standard_normal;
 use crate::model::gpt2::Gpt2;
 use crate::rollout::{Bend, Moment};
 use crate::{Error, Result};
@@ -20,14 +24,47 @@ const FOR_MEDIAN: usize = 256;
 /// Directions of the token embeddings that make two tokens alike
 const TOKEN_DIM: usize = 32;
 
+/// Draws from a token's cloud, always the same
+const CLOUD_DRAWS: usize = 16;
+
+/// How the field is read: what a saved one needs beside its files
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Length-scale of the kernel over states
+    pub length: f64,
+    /// Particles that a state looks at
+    pub top_k: usize,
+    /// Weight of the prompt's features beside those of the state
+    pub prompt_weight: f64,
+    /// When two tokens are alike
+    pub tokens: Tokens,
+}
+
+/// When two tokens are alike
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokens {
+    /// Where they are the same
+    Identity,
+    /// By their embeddings' directions
+    Embedding,
+    /// As clouds around their embeddings
+    Cloud {
+        /// Length-scale of the kernel over embeddings
+        length: f64,
+        /// Width of a cloud
+        scale: f64,
+        /// Tokens that are read as clouds
+        candidates: usize,
+    },
+}
+
 /// How states become features, and the field over them. The particles lie elsewhere
 #[derive(Clone)]
 pub struct Steering {
     states: FeatureMap,
-    /// Of the prompt's features beside those of the state
-    prompt_weight: f64,
     field: TokenField,
-    length: f64,
+    reading: Reading,
     /// Model and feature maps, which the particles belong to
     owner: Owner,
 }
@@ -58,32 +95,47 @@ impl Steering {
         let rows = hidden.chunks_exact(width).zip(prompts).step_by(stride);
         let sample: Vec<Vec<f32>> =
             rows.map(|(state, prompt)| joined(&states, weight, prompt, state)).collect::<Result<_>>()?;
+        let tokens = match keys.field_tokens {
+            FieldTokens::Identity => Tokens::Identity,
+            FieldTokens::Embedding => Tokens::Embedding,
+            FieldTokens::Cloud => {
+                let (embeddings, width) = embeddings(model)?;
+                let stride = (embeddings.len() / width).div_ceil(FOR_MEDIAN);
+                let sample: Vec<Vec<f32>> =
+                    embeddings.chunks_exact(width).step_by(stride).map(<[f32]>::to_vec).collect();
+                let length = keys.field_length * median_distance(&sample);
+                Tokens::Cloud { length, scale: keys.field_cloud, candidates: keys.field_candidates }
+            }
+        };
         let length = keys.field_length * median_distance(&sample);
-        Self::new(model, features, states, weight, (length, keys.field_top_k), keys.field_tokens)
+        let reading = Reading { length, top_k: keys.field_top_k, prompt_weight: weight, tokens };
+        Self::new(model, features, states, reading)
     }
 
     /// With features that were fitted before
-    pub fn new(
-        model: &Gpt2,
-        features: &Features,
-        states: FeatureMap,
-        prompt_weight: f64,
-        (length, top): (f64, usize),
-        tokens: FieldTokens,
-    ) -> Result<Self> {
-        let tokens = match tokens {
-            FieldTokens::Identity => TokenKernel::Identity,
-            FieldTokens::Embedding => embedding_kernel(model)?,
+    pub fn new(model: &Gpt2, features: &Features, states: FeatureMap, reading: Reading) -> Result<Self> {
+        let tokens = match reading.tokens {
+            Tokens::Identity => TokenKernel::Identity,
+            Tokens::Embedding => {
+                let (features, width) = embeddings(model)?;
+                TokenKernel::LowRank { features, width }
+            }
+            Tokens::Cloud { length, scale, candidates } => {
+                let (features, width) = embeddings(model)?;
+                let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
+                let draws = (0..CLOUD_DRAWS * width).map(|_| standard_normal(&mut rng) as f32).collect();
+                TokenKernel::Cloud(Cloud { features, width, length, scale, draws, candidates })
+            }
         };
-        let kernel = Kernel::Rbf { variance: 1.0, length };
-        let field = TokenField::new(kernel, tokens, model.config().vocab_size, top)?;
+        let kernel = Kernel::Rbf { variance: 1.0, length: reading.length };
+        let field = TokenField::new(kernel, tokens, model.config().vocab_size, reading.top_k)?;
         let map_owner = features.map_owner();
         let mut hasher = Sha256::new().chain_update(states.to_arrays(&map_owner).to_bytes()?);
-        if prompt_weight > 0.0 {
+        if reading.prompt_weight > 0.0 {
             hasher.update(&features.owner().feature_map);
         }
         let owner = Owner { feature_map: hex(&hasher.finalize()), ..map_owner };
-        Ok(Self { states, prompt_weight, field, length, owner })
+        Ok(Self { states, field, reading, owner })
     }
 
     /// The field over features
@@ -96,9 +148,9 @@ impl Steering {
         &self.states
     }
 
-    /// Length-scale of its kernel
-    pub fn length(&self) -> f64 {
-        self.length
+    /// How it is read
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// Whose particles it reads
@@ -108,17 +160,17 @@ impl Steering {
 
     /// Numbers of a state's features beside those of a prompt with `of_prompt` ones
     pub fn dim(&self, of_prompt: usize) -> usize {
-        self.states.dim() + if self.prompt_weight > 0.0 { of_prompt } else { 0 }
+        self.states.dim() + if self.asks_prompts() { of_prompt } else { 0 }
     }
 
     /// Whether prompts need features
     pub fn asks_prompts(&self) -> bool {
-        self.prompt_weight > 0.0
+        self.reading.prompt_weight > 0.0
     }
 
     /// Features of a state, given those of its prompt
     pub fn features(&self, prompt: &[f32], hidden: &[f32]) -> Result<Vec<f32>> {
-        joined(&self.states, self.prompt_weight, prompt, hidden)
+        joined(&self.states, self.reading.prompt_weight, prompt, hidden)
     }
 }
 
@@ -143,15 +195,14 @@ fn median_distance(points: &[Vec<f32>]) -> f64 {
     squares[squares.len() / 2].sqrt()
 }
 
-/// Token embeddings, whitened on their leading directions and set on the unit sphere
-fn embedding_kernel(model: &Gpt2) -> Result<TokenKernel> {
+/// Token embeddings, whitened on their leading directions and set on the unit sphere, and how many numbers each has
+fn embeddings(model: &Gpt2) -> Result<(Vec<f32>, usize)> {
     let Some((_, wte)) = model.weights().first() else { return Err(Error::run("the model has no token embeddings")) };
     let (vocabulary, width) = wte.dims2()?;
     let rows = wte.flatten_all()?.to_vec1::<f32>()?;
-    let dim = TOKEN_DIM.min(width).min(vocabulary - 1);
+    let dim = TOKEN_DIM.min(width).min(vocabulary.saturating_sub(1));
     let map = FeatureMap::fit(&rows, width, dim, true)?;
-    let features = rows.chunks_exact(width).map(|row| map.apply(row)).collect::<Result<Vec<_>>>()?.concat();
-    Ok(TokenKernel::LowRank { features, width: dim })
+    Ok((rows.chunks_exact(width).map(|row| map.apply(row)).collect::<Result<Vec<_>>>()?.concat(), dim))
 }
 
 /// The field as it is now, for completions of some prompts
@@ -171,7 +222,7 @@ pub struct FieldBend {
 impl Bend for FieldBend {
     fn bend(&self, at: &Moment<'_>, logits: &mut [f32]) -> Result<()> {
         let state = self.steering.features(&self.prompts[at.prompt], at.hidden)?;
-        let q = self.steering.field.query(&self.particles, &state)?;
+        let q = self.steering.field.read(&self.particles, &state, logits, self.tau / self.eta)?;
         steer(logits, &q, self.eta, self.tau);
         Ok(())
     }
