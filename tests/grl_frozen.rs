@@ -65,12 +65,12 @@ fn the_weights_stay_as_they_are_and_the_field_steers() {
     let folder = tempfile::tempdir().unwrap();
     let (texts, out) = (folder.path().join("texts.jsonl"), folder.path().join("out"));
     fs::write(&texts, json!({ "text": KNOWN }).to_string()).unwrap();
-    grl(&out, &[&LENGTH[..], &FIELD].concat());
+    grl(&out, &[&FIELD[..], &["--reward_funcs", "regex:^[a-z ]", "--per_device_train_batch_size", "32"]].concat());
     let out = text(&out);
     let log_probs = |model: &str| ask(&["logprobs", "--model", model, "--texts", text(&texts)]).stdout;
     assert_eq!(log_probs(out), log_probs("model"));
     assert_eq!(generated(out, &["--eta", "0"]), generated("model", &[]));
-    assert_ne!(generated(out, &[]), generated("model", &[]));
+    assert_ne!(generated(out, &["--eta", "20"]), generated("model", &[]));
     assert_eq!(generated(out, &["--eta", "1"]), generated(out, &[]));
     let chat = |model: &str, eta: &[&str]| {
         let words = [&["chat", "--model", model, "--format", "continue", "--max_new_tokens", "12"], eta].concat();
@@ -81,7 +81,6 @@ fn the_weights_stay_as_they_are_and_the_field_steers() {
         outcome(chat).stdout
     };
     assert_eq!(chat(out, &["--eta", "0"]), chat("model", &[]));
-    assert_ne!(chat(out, &["--eta", "4"]), chat("model", &[]));
     refused(&["generate", "--model", "model", "--prompt", "a", "--eta", "1"], "there is no token field");
     // Whoever does not ask the field says so
     let warned = ask(&["logprobs", "--model", out, "--texts", text(&texts)]).stderr;
@@ -91,9 +90,15 @@ fn the_weights_stay_as_they_are_and_the_field_steers() {
 #[test]
 fn what_is_rewarded_is_found_without_moving_a_weight() {
     let folder = tempfile::tempdir().unwrap();
-    let more = ["--max_steps", "25", "--per_device_train_batch_size", "48", "--reward_funcs", "regex:^[a-z ]"];
-    let out = folder.path();
-    grl(out, &[&FIELD[..], &more].concat());
+    // States that recur: two prompts, and the first token decides
+    let file = folder.path().join("two.jsonl");
+    let prompts = [KNOWN, "Question: where is the otter?\nAnswer:"];
+    fs::write(&file, prompts.map(|prompt| json!({ "prompt": prompt }).to_string() + "\n").concat()).unwrap();
+    let prompts = text(&file);
+    let more = ["--max_steps", "25", "--num_generations", "48", "--per_device_train_batch_size", "96"];
+    let reward = ["--reward_funcs", "regex:^[a-z ]", "--max_completion_length", "2", "--dataset_name", prompts];
+    let out = &folder.path().join("out");
+    grl(out, &[&FIELD[..], &more, &reward].concat());
     let rows = rows(out);
     let mean = |range: std::ops::Range<usize>| {
         let n = range.len() as f64;
@@ -222,9 +227,10 @@ fn rewards_that_are_foretold_are_not_asked_for() {
     // Nothing is as sure as that, and what is never done changes nothing
     assert_eq!(bytes(&all.join("model.safetensors")), bytes(&none.join("model.safetensors")));
     assert!(rows(&all).iter().all(|row| number(row, "imputed/share") == 0.0));
-    let some = rows(&run("some", &["--imputation", "1.0"]));
+    let some = rows(&run("some", &["--imputation", "100"]));
     assert_eq!(number(&some[0], "imputed/share"), 0.0, "at first nothing is known");
-    assert!(some.iter().any(|row| number(row, "imputed/share") > 0.3), "{some:?}");
+    assert_eq!(number(&some[7], "imputed/share"), 1.0, "and then everything, to such an accuracy");
+    assert!(number(&some[7], "imputed/reward").is_finite() && number(&some[7], "memory/size") > 0.0);
     let queries: f64 = some.iter().map(|row| 8.0 * (1.0 - number(row, "imputed/share"))).sum();
     assert_eq!(number(&some[7], "reward_queries"), queries);
     assert!(queries < number(&rows(&none)[7], "reward_queries"));
@@ -260,7 +266,16 @@ fn completions_go_where_values_are_least_known_at_the_same_cost() {
     // With no room for more, everyone gets the same
     let (even, plain) = (run("even", &["--adaptive_generations", "2"]), run("plain", &[]));
     assert_eq!(bytes(&even.join("model.safetensors")), bytes(&plain.join("model.safetensors")));
-    let rows = rows(&run("adaptive", &["--adaptive_generations", "6"]));
+    // One prompt that is seen again and again, others that are new, and a reward that is the prompt's own
+    let file = folder.path().join("one_known.jsonl");
+    let row = |i: usize| {
+        let name = if i % 6 == 0 { 0 } else { i };
+        json!({ "prompt": format!("Question {name}\nAnswer:") }).to_string() + "\n"
+    };
+    fs::write(&file, (0..36).map(row).collect::<String>()).unwrap();
+    let judge = "command:sed -u -e 's/.*Question 0.*/1/;t;s/.*/0/'";
+    let own = ["--dataset_name", text(&file), "--reward_funcs", judge, "--shuffle_dataset", "false"];
+    let rows = rows(&run("adaptive", &[&own[..], &["--adaptive_generations", "6", "--kernel", "delta"]].concat()));
     assert_eq!((number(&rows[0], "generations/min"), number(&rows[0], "generations/max")), (2.0, 2.0));
     assert!(rows.iter().any(|row| number(row, "generations/max") > 2.0 && number(row, "generations/min") == 1.0));
     assert_eq!(number(&rows[5], "reward_queries"), 72.0);

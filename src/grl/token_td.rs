@@ -30,7 +30,7 @@ pub struct Steps<'a> {
 pub struct TokenTd {
     /// How the value of the next state enters
     pub backup: Backup,
-    /// α: the share of an error that one visit takes away
+    /// α: the share of an error that one visit takes away where no other particle of the token is near
     pub rate: f64,
     /// η, divided by the temperature as the logits are
     pub eta: f64,
@@ -55,7 +55,8 @@ impl TokenTd {
         (0..steps.tokens.len()).map(at).collect()
     }
 
-    /// w += αδ at the particle of each state and token, with δ = y − q(s, a): y is R − V(x) at the last token, and what
+    /// w += αδ/(1 + Σk) at the particle of each state and token, the sum over the token's other particles, with
+    /// δ = y − q(s, a): y is R − V(x) at the last token, and what
     /// the backup says of the next state before it. Gives the errors, in the order of the tokens
     pub fn learn(&self, field: &TokenField, memory: &mut TokenMemory, steps: &Steps<'_>, now: u32) -> Result<Vec<f64>> {
         steps.check()?;
@@ -69,8 +70,9 @@ impl TokenTd {
             });
             let error =
                 target.clamp(steps.bounds.0, steps.bounds.1) - f64::from(self.q(field, memory, steps, t)?[action]);
-            let by = self.rate * error;
-            memory.add_near(field.states(), &steps.states[t], steps.tokens[t], by, self.merge, now)?;
+            let (kernel, state, token) = (field.states(), &steps.states[t], steps.tokens[t]);
+            let by = self.rate * error / (1.0 + memory.crowd(kernel, state, token, self.merge));
+            memory.add_near(kernel, state, token, by, self.merge, now)?;
             errors[t] = error;
             // With what has just been learnt
             next = Some((self.seen(field, memory, steps, t)?, action));
@@ -108,7 +110,7 @@ impl Steps<'_> {
             let (states, logits) = (self.states.len(), self.logits.len());
             return Err(Error::run(format!("a response of {n} tokens with {states} states and {logits} logits")));
         }
-        if !self.advantage.is_finite() || !(self.bounds.0 <= self.bounds.1) {
+        if !self.advantage.is_finite() || self.bounds.0 > self.bounds.1 {
             return Err(Error::run(format!("a response has reward less value {}", self.advantage))
                 .hint("a reward must be a finite number"));
         }

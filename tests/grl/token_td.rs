@@ -3,7 +3,7 @@
 use collimate::grl::kernel::Kernel;
 use collimate::grl::memory::TokenMemory;
 use collimate::grl::target::{Backup, boltzmann, soft_value};
-use collimate::grl::token_field::{TokenField, TokenKernel};
+use collimate::grl::token_field::{Cloud, TokenField, TokenKernel};
 use collimate::grl::token_td::{Steps, TokenTd};
 use serde_json::Value;
 
@@ -53,6 +53,40 @@ fn sweeps_are_those_of_torch() {
             all_close(&q, &numbers(&expected["q"]), 1e-5);
         }
     }
+}
+
+#[test]
+fn clouds_are_those_of_numpy_and_shrink_to_their_centres() {
+    let golden = golden("grl/token_field.json");
+    let expected = &golden["cloud"];
+    let of = |name: &str| number(&expected[name]);
+    let row = |value: &Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap() };
+    let states = Kernel::Rbf { variance: 1.0, length: number(&golden["length"]) };
+    let cloud = Cloud {
+        features: rows(&golden["embeddings"]).concat(),
+        width: 2,
+        length: of("length"),
+        scale: of("scale"),
+        draws: rows(&expected["draws"]).concat(),
+        candidates: of("candidates") as usize,
+    };
+    let mut memory = TokenMemory::new(3, 64).unwrap();
+    for particle in expected["particles"].as_array().unwrap() {
+        let (token, weight) = (particle["token"].as_u64().unwrap() as u32, number(&particle["weight"]));
+        memory.add(&states, &row(&particle["state"]), token, weight, 0).unwrap();
+    }
+    let (state, logits, top) = (row(&expected["state"]), row(&expected["logits"]), number(&golden["top"]) as usize);
+    let read = |tokens: TokenKernel| {
+        let field = TokenField::new(states.clone(), tokens, 5, top).unwrap();
+        let q = field.read(&memory, &state, &logits, of("tau")).unwrap();
+        q.into_iter().map(f64::from).collect::<Vec<f64>>()
+    };
+    all_close(&read(TokenKernel::Cloud(cloud.clone())), &numbers(&expected["q"]), 1e-5);
+    // Clouds without extent and a kernel that no other token feels: the discrete field
+    let points = Cloud { scale: 0.0, length: 1e-3, candidates: 5, ..cloud.clone() };
+    all_close(&read(TokenKernel::Cloud(points)), &read(TokenKernel::Identity), 1e-6);
+    let wrong = TokenField::new(states.clone(), TokenKernel::Cloud(Cloud { width: 3, ..cloud }), 5, top);
+    assert!(wrong.unwrap_err().to_string().contains("clouds of 5 tokens"));
 }
 
 const V: usize = 3;
@@ -144,4 +178,23 @@ fn responses_that_make_no_sense_are_refused() {
     refused(&Steps { tokens: &[2], ..sound }, "a response of 1 tokens");
     refused(&Steps { tokens: &[], ..sound }, "a response of 0 tokens");
     refused(&Steps { states: &[], ..sound }, "0 states");
+}
+
+#[test]
+fn near_states_share_a_particle_and_targets_stay_within_bounds() {
+    let field = TokenField::new(Kernel::Rbf { variance: 1.0, length: 1.0 }, TokenKernel::Identity, 2, 8).unwrap();
+    let rule = TokenTd { backup: Backup::SoftQ, rate: 1.0, eta: 1.0, tau: 0.1, merge: 0.98 };
+    let mut memory = TokenMemory::new(1, 8).unwrap();
+    let mut learn = |place: f32, token: u32, advantage: f64| {
+        let states = vec![vec![place]];
+        let steps = Steps { states: &states, logits: &[0.0, 0.0], tokens: &[token], advantage, bounds: (-1.0, 2.0) };
+        (rule.learn(&field, &mut memory, &steps, 0).unwrap()[0], memory.len())
+    };
+    assert_eq!(learn(0.0, 0, 0.5), (0.5, 1));
+    // Correlations of 0.995 and, for the third, 0.96
+    assert_eq!(learn(0.1, 0, 0.5).1, 1);
+    assert_eq!(learn(0.1, 1, 0.5).1, 2);
+    assert_eq!(learn(0.29, 0, 0.5).1, 3);
+    assert_eq!(learn(9.0, 0, 50.0), (2.0, 4));
+    assert_eq!(learn(-9.0, 0, -50.0), (-1.0, 5));
 }

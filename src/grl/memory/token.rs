@@ -105,16 +105,7 @@ impl TokenMemory {
                 "a token particle for token {token} with weight {by} or features not finite"
             )));
         }
-        let state = Point::new(0, phi);
-        // Only kernels that fall with distance have a correlation of 1 at one place alone
-        let likeness = |i: usize| {
-            if phi == self.state(i) {
-                return 1.0;
-            }
-            let falls = kernel.falls_with_distance();
-            if falls { kernel.correlation(state, Point::new(1, self.state(i))) } else { f64::NEG_INFINITY }
-        };
-        let own = (0..self.len()).filter(|&i| self.tokens[i] == token).map(|i| (i, likeness(i)));
+        let own = self.likenesses(kernel, phi, token);
         let nearest = own.reduce(|best, other| if other.1 > best.1 { other } else { best });
         let found = nearest.filter(|(_, likeness)| *likeness >= same.min(SAME)).map(|(i, _)| i);
         if let Some(i) = found {
@@ -136,6 +127,31 @@ impl TokenMemory {
             (self.counts[at], self.stamps[at]) = (1, now);
         }
         Ok(())
+    }
+
+    /// Σ k/√(kk) over the token's particles beside the one that would learn at this state: how much of what is learnt here they
+    /// say already. A step divided by 1 + this keeps kernel TD from overshooting where particles lie close
+    pub fn crowd(&self, kernel: &Kernel, phi: &[f32], token: u32, same: f64) -> f64 {
+        let (mut sum, mut nearest) = (0.0, 0.0_f64);
+        for (_, likeness) in self.likenesses(kernel, phi, token) {
+            sum += likeness.max(0.0);
+            nearest = nearest.max(likeness);
+        }
+        if nearest >= same.min(SAME) { sum - nearest } else { sum }
+    }
+
+    /// Kernel correlation of this state with that of each particle of the token
+    fn likenesses(&self, kernel: &Kernel, phi: &[f32], token: u32) -> impl Iterator<Item = (usize, f64)> {
+        let own = (0..self.len()).filter(move |&i| self.tokens[i] == token);
+        own.map(move |i| {
+            if phi == self.state(i) {
+                return (i, 1.0);
+            }
+            // Only kernels that fall with distance have a correlation of 1 at one place alone
+            let falls = kernel.falls_with_distance();
+            let state = (Point::new(0, phi), Point::new(1, self.state(i)));
+            (i, if falls { kernel.correlation(state.0, state.1) } else { f64::NEG_INFINITY })
+        })
     }
 
     fn oldest(&self) -> usize {
