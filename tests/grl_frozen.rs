@@ -95,7 +95,7 @@ fn what_is_rewarded_is_found_without_moving_a_weight() {
     let prompts = [KNOWN, "Question: where is the otter?\nAnswer:"];
     fs::write(&file, prompts.map(|prompt| json!({ "prompt": prompt }).to_string() + "\n").concat()).unwrap();
     let prompts = text(&file);
-    let more = ["--max_steps", "25", "--num_generations", "48", "--per_device_train_batch_size", "96"];
+    let more = ["--max_steps", "60", "--num_generations", "48", "--per_device_train_batch_size", "96"];
     let reward = ["--reward_funcs", "regex:^[a-z ]", "--max_completion_length", "2", "--dataset_name", prompts];
     let out = &folder.path().join("out");
     grl(out, &[&FIELD[..], &more, &reward].concat());
@@ -104,10 +104,10 @@ fn what_is_rewarded_is_found_without_moving_a_weight() {
         let n = range.len() as f64;
         range.map(|i| number(&rows[i], "reward")).sum::<f64>() / n
     };
-    let (first, last) = (mean(0..2), mean(20..25));
+    let (first, last) = (mean(0..2), mean(55..60));
     assert!(last > first + 0.15, "{first} at first, {last} at last");
     // Weights that do not move have no other way to leave the reference than by what the sampler adds
-    assert!(number(&rows[0], "kl").abs() < 1e-4 && number(&rows[24], "kl") > 0.1);
+    assert!(number(&rows[0], "kl").abs() < 1e-4 && number(&rows[59], "kl") > 0.1);
     assert!(rows.iter().all(|row| number(row, "field/error").is_finite() && number(row, "grad_norm") == 0.0));
     // And `eval` asks the steered model
     let eval = |flags: &[&str]| -> Value {
