@@ -269,7 +269,7 @@ fn completions_go_where_values_are_least_known_at_the_same_cost() {
     // One prompt that is seen again and again, others that are new, and a reward that is the prompt's own
     let file = folder.path().join("one_known.jsonl");
     let row = |i: usize| {
-        let name = if i % 6 == 0 { 0 } else { i };
+        let name = if i.is_multiple_of(6) { 0 } else { i };
         json!({ "prompt": format!("Question {name}\nAnswer:") }).to_string() + "\n"
     };
     fs::write(&file, (0..36).map(row).collect::<String>()).unwrap();
