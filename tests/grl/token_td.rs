@@ -137,7 +137,7 @@ fn a_steered_model_finds_the_enumerated_optimum() {
     for backup in [Backup::SoftQ, Backup::ExpectedSarsa] {
         let rule = TokenTd { backup, rate: 1.0, eta: 1.0, tau, merge: 1.0 };
         let mut memory = TokenMemory::new(PREFIXES, 64).unwrap();
-        for _ in 0..T + 1 {
+        for _ in 0..=T {
             for (code, reward) in rewards.iter().enumerate() {
                 let (prefixes, tokens) = response(code);
                 let states: Vec<Vec<f32>> = prefixes.iter().map(|prefix| place(*prefix)).collect();
