@@ -12,6 +12,8 @@ mod fields;
 mod language;
 #[path = "grl/losses.rs"]
 mod losses;
+#[path = "grl/token_td.rs"]
+mod token_td;
 
 use collimate::grl::arrays::Owner;
 use collimate::grl::kernel::Point;

@@ -38,7 +38,7 @@ const COMMON: [&str; 18] = [
 const LENGTH: [&str; 2] = ["--reward_funcs", "length"];
 
 /// A mode, estimator and kernel each, small enough that particles and responses have to leave
-const RUNS: [&[&str]; 9] = [
+const RUNS: [&[&str]; 13] = [
     &["--kernel_fit_steps", "2", "--memory_capacity", "6", "--replay_max_age", "2"],
     &["--mode", "clip", "--kl_target", "0.1", "--kl_horizon", "20", "--estimator", "nadaraya_watson"],
     &["--mode", "pair", "--replay_capacity", "20", "--num_generations", "4"],
@@ -48,6 +48,21 @@ const RUNS: [&[&str]; 9] = [
     &["--estimator", "network", "--value_network", "shared", "--vf_coef", "0.5"],
     &["--estimator", "network", "--feature_permutation", "true"],
     &["--reward_pessimism", "true", "--kernel_fit_steps", "2", "--memory_capacity", "12"],
+    &["--imputation", "0.05", "--kernel_fit_steps", "2", "--memory_capacity", "12"],
+    &["--adaptive_generations", "4", "--per_device_train_batch_size", "12", "--kernel_fit_steps", "2"],
+    &["--eta", "1", "--tau", "0.2", "--field_dim", "4", "--field_capacity", "40", "--replay_max_age", "2"],
+    &[
+        "--eta",
+        "2",
+        "--kl_target",
+        "0.5",
+        "--field_tokens",
+        "embedding",
+        "--field_backup",
+        "sarsa",
+        "--field_top_k",
+        "8",
+    ],
 ];
 
 #[test]
@@ -60,6 +75,11 @@ fn a_resumed_run_is_the_uninterrupted_one_to_the_byte() {
         grl(&rest, &[flags, &LENGTH, &["--resume_from_checkpoint", text(&checkpoint)]].concat());
         for name in ["model.safetensors", "memory.safetensors", "particles.json"] {
             assert_eq!(bytes(&whole.join(name)), bytes(&rest.join(name)), "{name} after {flags:?}");
+        }
+        let field = |run: &Path| run.join("token_memory.safetensors");
+        assert_eq!(field(&whole).is_file(), flags.contains(&"--eta"));
+        if flags.contains(&"--eta") {
+            assert_eq!(bytes(&field(&whole)), bytes(&field(&rest)), "{flags:?}");
         }
         let replay = |run: &Path| bytes(&run.join("checkpoint-6/replay.safetensors"));
         assert_eq!(replay(&whole), replay(&rest), "{flags:?}");

@@ -2,6 +2,7 @@
 
     VENV/bin/python scripts/goldens/grl.py fields     # numpy, scipy, scikit-learn
     VENV/bin/python scripts/goldens/grl.py losses     # torch
+    VENV/bin/python scripts/goldens/grl.py token_field  # torch
 
 Everything is computed from the single soft returns, where the program keeps counts, means and spreads of prompts.
 """
@@ -206,4 +207,89 @@ def losses():
                               kinds=out))
 
 
-{"fields": fields, "losses": losses}[sys.argv[1]]()
+def token_field():
+    """Sweeps of kernel TD over a few responses, particles kept as a plain list in double precision."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    rng = np.random.default_rng(11)
+    V, dim, length, top = 5, 3, 0.8, 6
+    eta, tau, rate = 0.7, 0.4, 0.6
+    lengths, advantages = [3, 1, 4, 3], [1.2, -0.4, 0.3, 0.9]
+    responses = []
+    for T, advantage in zip(lengths, advantages):
+        responses.append(dict(states=f32(rng.normal(size=(T, dim))), logits=f32(rng.normal(size=(T, V))),
+                              tokens=rng.integers(0, V, T), advantage=advantage))
+    responses[3]["states"] = responses[0]["states"]  # the same particles again, with tokens of their own
+    embeddings = f32(rng.normal(size=(V, 2)))
+    softmax = lambda x: torch.softmax(x, -1)
+
+    def run(backup, alike):
+        particles = []  # state, token, weight
+
+        def q_at(state):
+            near = [(np.exp(-((state - s)**2).sum() / (2 * length**2)), i) for i, (s, _, _) in enumerate(particles)]
+            near = sorted(near, key=lambda pair: (-pair[0], pair[1]))[:top]
+            q = torch.zeros(V)
+            for k, i in near:
+                q += particles[i][2] * k * torch.tensor(alike[particles[i][1]])
+            return q
+
+        def policy(logits, q):
+            return torch.distributions.Categorical(logits=torch.tensor(logits) + eta / tau * q)
+
+        def value(state, logits, action):
+            q, ref = q_at(state), torch.distributions.Categorical(logits=torch.tensor(logits))
+            pi = policy(logits, q)
+            if backup == "expected_sarsa":  # through the KL of the distributions, not its terms
+                return ((pi.probs * q).sum() - tau * torch.distributions.kl_divergence(pi, ref)).item()
+            if backup == "sarsa":
+                return (q[action] - tau * (pi.logits[action] - ref.logits[action])).item()
+            if backup == "soft_q":
+                return (tau * torch.logsumexp(ref.logits + q / tau, 0)).item()
+            return q.max().item()
+
+        sweeps = []
+        for r in responses:
+            T = len(r["tokens"])
+            before = [policy(r["logits"][t], q_at(r["states"][t])).logits[r["tokens"][t]].item() for t in range(T)]
+            errors = [0.0] * T
+            for t in reversed(range(T)):
+                a = r["tokens"][t]
+                y = r["advantage"] if t == T - 1 else value(r["states"][t + 1], r["logits"][t + 1], r["tokens"][t + 1])
+                errors[t] = y - q_at(r["states"][t])[a].item()
+                crowd = sum(np.exp(-((s - r["states"][t])**2).sum() / (2 * length**2)) for s, b, _ in particles
+                            if b == a and not (s == r["states"][t]).all())
+                step = rate / (1 + crowd)
+                same = [i for i, (s, b, _) in enumerate(particles) if b == a and (s == r["states"][t]).all()]
+                if same:
+                    s, b, w = particles[same[0]]
+                    particles[same[0]] = (s, b, w + step * errors[t])
+                else:
+                    particles.append((r["states"][t], a, step * errors[t]))
+            sweeps.append(dict(log_probs=before, errors=errors))
+        probe = f32(np.array([0.2, -0.1, 0.4]))
+        return dict(sweeps=sweeps, weights=[w for _, _, w in particles], probe=probe, q=q_at(probe).tolist())
+
+    # Tokens as clouds: p(a) ∝ π_ref(a) E_u e^{q(u)/t} for the two leading tokens, by the mean of the exponentials themselves
+    draws, width, scale, t = f32(rng.normal(size=(7, 2))), 0.9, 0.4, tau / eta
+    seen, state, logits = [(f32(rng.normal(size=dim)), int(rng.integers(0, V)), float(np.float32(rng.normal()))) for _ in range(8)], f32(rng.normal(size=dim)), f32(rng.normal(size=V))
+    near = sorted([(np.exp(-((state - s)**2).sum() / (2 * length**2)), i) for i, (s, _, _) in enumerate(seen)], key=lambda pair: (-pair[0], pair[1]))[:top]
+    own = np.zeros(V)
+    for k, i in near:
+        own[seen[i][1]] += seen[i][2] * k
+    at = lambda u: sum(seen[i][2] * k * np.exp(-((u - embeddings[seen[i][1]])**2).sum() / (2 * width**2)) for k, i in near)
+    q = own.copy()
+    for a in np.argsort(-logits)[:2]:
+        q[a] = t * np.log(np.mean([np.exp(at(f32(embeddings[a] + scale * z)) / t) for z in draws]))
+    cloud = dict(draws=draws, length=width, scale=scale, candidates=2, tau=t, state=state, logits=logits, q=q,
+                 particles=[dict(state=s, token=a, weight=w) for s, a, w in seen])
+
+    identity = np.eye(V)
+    backups = ["expected_sarsa", "sarsa", "soft_q", "hard_q"]
+    write("token_field.json", dict(torch=torch.__version__, length=length, top=top, eta=eta, tau=tau, rate=rate, responses=responses,
+                                   embeddings=embeddings, cloud=cloud, identity={b: run(b, identity) for b in backups},
+                                   low_rank={b: run(b, embeddings @ embeddings.T) for b in backups}))
+
+
+{"fields": fields, "losses": losses, "token_field": token_field}[sys.argv[1]]()

@@ -9,10 +9,10 @@ use super::args::precision;
 use super::generate::tokens;
 use super::output::Output;
 use super::sampling::{SamplingArgs, TextStream};
+use super::speaker::Speaker;
 use crate::data::{ChatTemplate, RenderOptions};
-use crate::model::gpt2::packed::PackedGpt2;
 use crate::model::hub::Hub;
-use crate::rollout::stream;
+use crate::rollout::stream_from;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
 
@@ -104,7 +104,7 @@ type Turn = (bool, String);
 
 struct Chat<'a> {
     source: &'a ModelSource,
-    model: &'a PackedGpt2,
+    speaker: Speaker,
     args: &'a Args,
     form: Form,
     system: Option<String>,
@@ -118,9 +118,9 @@ struct Chat<'a> {
 pub fn run(args: Args) -> Result<()> {
     let source = ModelSource::find(&Hub::from_env(args.offline)?, &args.model, Some(&args.model_revision))?;
     let form = Form::of(args.format, &source)?;
-    let model = source.load_packed(precision(args.sampling.bf16))?;
+    let speaker = Speaker::open(&source, precision(args.sampling.bf16), args.sampling.eta)?;
     let system = args.system.clone();
-    let mut chat = Chat { source: &source, model: &model, args: &args, form, system, turns: Vec::new(), answers: 0 };
+    let mut chat = Chat { source: &source, speaker, args: &args, form, system, turns: Vec::new(), answers: 0 };
     let interactive = io::stdin().is_terminal();
     if interactive {
         tracing::info!("{}, {}; `/help` lists the commands", args.model, chat.form.describe());
@@ -192,7 +192,8 @@ impl Chat<'_> {
     }
 
     fn generate(&mut self) -> Result<String> {
-        let ids = self.fitting()?;
+        let prompts = [self.fitting()?];
+        let bends = self.speaker.prepare(&prompts)?;
         let mut options = self.args.sampling.options(self.source.stop_tokens());
         options.seed = options.seed.wrapping_add(self.answers);
         self.answers += 1;
@@ -205,7 +206,7 @@ impl Chat<'_> {
             begun |= !piece.is_empty();
             out.piece(piece)
         };
-        stream(self.model, &[ids], &options, &|| Ok(()), &mut |_, id| {
+        stream_from(&self.speaker.source(&bends), &prompts, None, &options, &|| Ok(()), &mut |_, id| {
             show(&mut out, text.push(id)?)?;
             Ok(if text.ended() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

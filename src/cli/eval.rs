@@ -104,6 +104,7 @@ pub fn run(args: Args) -> Result<()> {
         let (evaluation, report) = judge(&source, reference.as_ref(), &dataset, &args.judge, precision, args.offline)?;
         return print(&evaluation, &report, args.json);
     }
+    source.warn_of_token_field();
     if is_reward_model(&source) {
         return rank(&source, &dataset, precision, &args);
     }

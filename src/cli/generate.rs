@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::args::{count, precision};
+use super::args::{count, precision, share};
 use super::output::Output;
 use super::sampling::{SamplingArgs, TextStream};
+use super::speaker::{Bends, Speaker};
 use crate::data::{Place, ReadOptions, read_dataset};
 use crate::files::write_bytes;
 use crate::model::hub::Hub;
-use crate::rollout::{Completion, Finish, Options, Output as GeneratedOutput, generate_packed, stream};
+use crate::rollout::{Completion, Finish, Options, Output as GeneratedOutput, stream_from};
 use crate::run::clock::peak_rss_mb;
 use crate::train::source::ModelSource;
 use crate::{Error, Result};
@@ -56,6 +57,17 @@ pub struct Args {
     /// Write rows, tokens, times and memory to this file
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+    /// Draw a model of a `grl` run back to its reference where the run's memory does not know the prompt:
+    /// log p_ref + g (log p - log p_ref), with g from 1, as sure as the memory can be, to 0, nothing known
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true",
+          conflicts_with = "model_b")]
+    pub abstention: bool,
+    /// Reference model of that run, where it no longer lies under the name that the run was started with
+    #[arg(long, value_name = "MODEL", requires = "abstention")]
+    pub ref_model: Option<String>,
+    /// A g below this is reported as a warning, and as `uncertain` with `json`
+    #[arg(long, value_name = "X", default_value = "0.5", value_parser = share, allow_negative_numbers = true)]
+    pub g_min: f64,
     /// Never ask the network (also HF_HUB_OFFLINE=1)
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub offline: bool,
@@ -66,6 +78,8 @@ struct Generated<'n> {
     name: &'n str,
     source: ModelSource,
     output: GeneratedOutput,
+    /// g of each prompt, where the model abstains
+    confidences: Option<Vec<f64>>,
 }
 
 /// Runs the command
@@ -99,9 +113,44 @@ fn generated<'n>(
             None => error,
         })?);
     }
-    let model = source.load_packed(precision(args.sampling.bf16))?;
-    let output = generate_packed(&model, &ids, &options(args, &source), &|| Ok(()))?;
-    Ok(Generated { name, source, output })
+    let mut speaker = speaker(args, &source, args.sampling.eta.filter(|eta| name == args.model || *eta == 0.0))?;
+    let bends = speaker.prepare(&ids)?;
+    report(args, texts, &bends);
+    let no_stop = &mut |_, _| Ok(ControlFlow::Continue(()));
+    let output = stream_from(&speaker.source(&bends), &ids, None, &options(args, &source), &|| Ok(()), no_stop)?;
+    Ok(Generated { name, source, output, confidences: bends.confidences().map(<[f64]>::to_vec) })
+}
+
+/// The model, with all that bends its logits
+fn speaker(args: &Args, source: &ModelSource, eta: Option<f64>) -> Result<Speaker> {
+    let precision = precision(args.sampling.bf16);
+    let speaker = Speaker::open(source, precision, eta)?;
+    if !args.abstention {
+        return Ok(speaker);
+    }
+    speaker.abstaining(&source.folder, args.ref_model.as_deref(), precision, args.offline)
+}
+
+/// Says how well the memory knows each prompt
+fn report(args: &Args, texts: &[(String, Option<Place>)], bends: &Bends) {
+    for (g, (text, place)) in bends.confidences().into_iter().flatten().zip(texts) {
+        let name = place.as_ref().map_or_else(|| format!("`{}`", start_of(text)), ToString::to_string);
+        if *g < args.g_min {
+            tracing::warn!("{name}: g is {g:.3}, below `g_min`: the memory does not know such prompts");
+        } else {
+            tracing::info!("{name}: g is {g:.3}");
+        }
+    }
+}
+
+/// The beginning of a text, for messages
+fn start_of(text: &str) -> String {
+    const LONGEST: usize = 40;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 fn options(args: &Args, source: &ModelSource) -> Options {
@@ -125,12 +174,17 @@ fn print(
             out.line(prompt)?;
         }
         for (mark, model) in [("A", Some(first)), ("B", second)] {
-            let Some(Generated { name, source, output }) = model else { continue };
+            let Some(Generated { name, source, output, confidences }) = model else { continue };
             for completion in &output.completions[i * each..(i + 1) * each] {
                 let text = source.tokenizer.decode(&completion.ids, true)?;
                 if args.json {
                     let model = second.is_some().then_some(*name);
-                    out.line(&object(prompt, &text, completion, model).to_string())?;
+                    let mut object = object(prompt, &text, completion, model);
+                    if let Some(g) = confidences.as_ref().map(|all| all[i]) {
+                        object["confidence"] = g.into();
+                        object["uncertain"] = (g < args.g_min).into();
+                    }
+                    out.line(&object.to_string())?;
                 } else if second.is_some() {
                     out.line(&format!("{mark} |{}", text.replace('\n', "\n  |")))?;
                 } else {
@@ -170,14 +224,19 @@ fn streamed(args: &Args, source: &ModelSource, texts: &[(String, Option<Place>)]
         ));
     }
     let ids = encode(prompt, source)?;
-    let model = source.load_packed(precision(args.sampling.bf16))?;
+    let mut speaker = speaker(args, source, args.sampling.eta)?;
+    let prompts = [ids];
+    let bends = speaker.prepare(&prompts)?;
+    report(args, texts, &bends);
     let mut out = Output::open();
     out.piece(prompt)?;
     let mut text = TextStream::new(&source.tokenizer, &[]);
-    let output = stream(&model, &[ids], &options(args, source), &|| Ok(()), &mut |_, id| {
+    let mut show = |_, id| {
         out.piece(text.push(id)?)?;
         Ok(ControlFlow::Continue(()))
-    })?;
+    };
+    let options = options(args, source);
+    let output = stream_from(&speaker.source(&bends), &prompts, None, &options, &|| Ok(()), &mut show)?;
     out.piece(text.finish())?;
     out.line("")?;
     out.flush()?;

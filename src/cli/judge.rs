@@ -2,10 +2,11 @@
 
 use super::args::{count, non_negative, share};
 use super::eval::is_reward_model;
+use super::speaker::token_field;
 use crate::data::{Dataset, PromptOptions, RowReport, prompt_examples};
 use crate::ops::Precision;
 use crate::reward::{Options as RewardOptions, Rewards};
-use crate::rollout::Sampling;
+use crate::rollout::{Bend, Policy, Sampling};
 use crate::train::collect::Collector;
 use crate::train::evaluate::Evaluation;
 use crate::train::evaluate_completions::{JudgeOptions, evaluate_completions};
@@ -36,6 +37,10 @@ pub struct JudgeArgs {
     /// Keep the likeliest tokens up to this probability together
     #[arg(long, value_name = "X", default_value = "1.0", value_parser = share, allow_negative_numbers = true)]
     pub top_p: f64,
+    /// Strength of the token field that a `grl` run with `eta` left beside the model, in place of its own; 0 leaves the
+    /// field out
+    #[arg(long, value_name = "X", value_parser = non_negative, allow_negative_numbers = true, requires = "reward_funcs")]
+    pub eta: Option<f64>,
     /// Seed of the sampling
     #[arg(long, value_name = "N", default_value = "42")]
     pub seed: u64,
@@ -83,8 +88,15 @@ pub(super) fn judge(
         whole_distribution: args.temperature == 1.0 && args.top_p >= 1.0,
     };
     let load = |source: &ModelSource| source.load_frozen()?.with_precision(precision);
+    if let Some(reference) = reference {
+        reference.warn_of_token_field();
+    }
     let reference = reference.map(load).transpose()?;
     let model = load(source)?;
-    let evaluation = evaluate_completions(&mut collector, &model, reference.as_ref(), &options, &|| Ok(()))?;
+    let mut field = token_field(source, args.eta)?;
+    let prompts: Vec<Vec<u32>> = (0..collector.len()).map(|row| collector.prompt(row).to_vec()).collect();
+    let bend = field.as_mut().map(|field| field.bend(&prompts)).transpose()?;
+    let policy = Policy { model: &model, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
+    let evaluation = evaluate_completions(&mut collector, policy, reference.as_ref(), &options, &|| Ok(()))?;
     Ok((evaluation, prepared.report))
 }

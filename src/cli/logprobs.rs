@@ -70,6 +70,7 @@ pub fn run(args: Args) -> Result<()> {
         ids.truncate(max_length);
     }
 
+    source.warn_of_token_field();
     let model = source.load_frozen()?.with_precision(precision(args.bf16))?;
     let mut output = Output::open();
     log_probs(&model, &sequences, args.batch_size, |i, logprobs| {

@@ -32,6 +32,7 @@ pub mod report;
 pub mod rl;
 mod sampling;
 pub mod score;
+mod speaker;
 mod train;
 
 /// The commands whose arguments are fixed

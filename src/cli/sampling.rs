@@ -30,6 +30,10 @@ pub struct SamplingArgs {
     /// Seed of the sampling
     #[arg(long, value_name = "N", default_value = "42")]
     pub seed: u64,
+    /// Strength of the token field that a `grl` run with `eta` left beside the model, in place of its own; 0 leaves the
+    /// field out
+    #[arg(long, value_name = "X", value_parser = non_negative, allow_negative_numbers = true)]
+    pub eta: Option<f64>,
     /// Compute in bfloat16 where that is safe
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     pub bf16: bool,

@@ -56,6 +56,32 @@ config_choice! {
     }
 }
 
+config_choice! {
+    /// What a token of a steered model should be worth, by what comes next
+    pub enum FieldBackup {
+        /// E_π[q − τ log π/π_ref] of the next state
+        ExpectedSarsa = "expected_sarsa",
+        /// The same of the token that was taken
+        Sarsa = "sarsa",
+        /// τ log Σ π_ref e^(q/τ)
+        SoftQ = "soft_q",
+        /// max q, which is biased upwards where values are noisy
+        HardQ = "hard_q",
+    }
+}
+
+config_choice! {
+    /// When two tokens are alike for a token field
+    pub enum FieldTokens {
+        /// Where they are the same token
+        Identity = "identity",
+        /// As far as their whitened embeddings point the same way
+        Embedding = "embedding",
+        /// Experimental: tokens as clouds around their embeddings, with a kernel that falls with distance
+        Cloud = "cloud",
+    }
+}
+
 config_keys! {
     /// The keys of GRL: a reinforcement field whose values over prompts lie in a particle memory
     pub struct GrlKeys {
@@ -106,10 +132,43 @@ config_keys! {
             kappa: f64 = 0.0, Range::at_least(0.0);
             /// Take σ²/2τ off each reward, σ that of a process over the responses that were scored before
             reward_pessimism: bool = false;
+            /// Do not ask for the reward of a completion that this process foretells within so much (standard deviation, noise
+            /// included): train on its mean
+            imputation: Option<f64> = None, Range::above(0.0);
+            /// Most completions of a prompt: those whose value is least known get more of a step's completions, the others
+            /// fewer. `num_generations` for all where not set
+            adaptive_generations: Option<usize> = None, Range::at_least(2.0);
             /// Which prompts a step takes
             prompt_acquisition: PromptAcquisition = PromptAcquisition::None;
             /// Prompts of the pool, in batches
             acquisition_pool: usize = 4, Range::at_least(1.0);
+        }
+        "Token field" {
+            /// How strongly a field over hidden states steers the decoder; above 0 the weights stay as they are, and the field
+            /// alone learns
+            eta: f64 = 0.0, Range::at_least(0.0);
+            /// What a token should be worth, by what comes next
+            field_backup: FieldBackup = FieldBackup::ExpectedSarsa;
+            /// Share of an error that one visit takes away
+            field_rate: f64 = 0.5, Range::above(0.0);
+            /// Token particles that are remembered; the one not touched for longest leaves
+            field_capacity: usize = 16384, Range::at_least(1.0);
+            /// Particles that a state looks at, the nearest ones
+            field_top_k: usize = 64, Range::at_least(1.0);
+            /// Directions of the model's states that make the features of a state
+            field_dim: usize = 32, Range::at_least(1.0);
+            /// Length-scale of the kernel over states, as a share of their median distance
+            field_length: f64 = 0.3, Range::above(0.0);
+            /// Likeness from which two states with the same token are one particle
+            field_merge: f64 = 0.98, Range::within(0.0, 1.0);
+            /// Weight of the prompt's features beside those of the state; 0 lets prompts share what they find at like states
+            field_prompt_weight: f64 = 1.0, Range::at_least(0.0);
+            /// When two tokens are alike
+            field_tokens: FieldTokens = FieldTokens::Identity;
+            /// Width of a token's cloud, in the whitened embeddings' unit, for `field_tokens: cloud`
+            field_cloud: f64 = 0.1, Range::at_least(0.0);
+            /// Likeliest tokens that are read as clouds
+            field_candidates: usize = 32, Range::at_least(1.0);
         }
         "Value network" {
             /// What estimates values where `estimator` is `network`
@@ -130,13 +189,18 @@ impl GrlKeys {
         if self.kappa > 1.0 / self.tau {
             return Err(Error::usage(format!("`kappa` must be at most 1/tau, {}, got {}", 1.0 / self.tau, self.kappa)));
         }
-        if self.prompt_acquisition == PromptAcquisition::Deviation && self.estimator != ValueEstimator::GaussianProcess
-        {
-            return Err(Error::usage(format!(
-                "`prompt_acquisition: deviation` needs a variance, which `estimator: {}` does not give",
-                self.estimator
-            ))
-            .hint("set `estimator: gaussian_process`"));
+        let by_variance = [
+            ("prompt_acquisition: deviation", self.prompt_acquisition == PromptAcquisition::Deviation),
+            ("adaptive_generations", self.adaptive_generations.is_some()),
+        ];
+        for (name, _) in by_variance.into_iter().filter(|(_, asked)| *asked) {
+            if self.estimator != ValueEstimator::GaussianProcess {
+                return Err(Error::usage(format!(
+                    "`{name}` needs a variance, which `estimator: {}` does not give",
+                    self.estimator
+                ))
+                .hint("set `estimator: gaussian_process`"));
+            }
         }
         if self.feature_permutation && self.kernel == MemoryKernel::Delta {
             return Err(Error::usage("`feature_permutation` does nothing with `kernel: delta`").hint("leave it out"));
@@ -145,8 +209,38 @@ impl GrlKeys {
             return Err(Error::usage("`value_network: field` is for `ppo`")
                 .hint("set `estimator: gaussian_process`, which is a field"));
         }
+        if self.eta > 0.0 {
+            self.check_field()?;
+        }
         if self.huber.is_some() && self.mode != GrlMode::Pcl {
             return Err(Error::usage(format!("`huber` does nothing in mode `{}`", self.mode)).hint("leave it out"));
+        }
+        Ok(())
+    }
+
+    /// With weights that stay as they are, only particles learn, and what is for weights is left without a meaning
+    fn check_field(&self) -> Result<()> {
+        let nothing = |what: &str| {
+            Err(Error::usage(format!("{what} does nothing with `eta` above 0: the weights stay as they are"))
+                .hint("leave it out, or set `eta: 0`"))
+        };
+        if self.mode != GrlMode::Pcl {
+            return nothing(&format!("mode `{}`", self.mode));
+        }
+        if self.huber.is_some() {
+            return nothing("`huber`");
+        }
+        if matches!(self.estimator, ValueEstimator::Group | ValueEstimator::Network) {
+            return Err(Error::usage(format!(
+                "`eta` above 0 needs a field over prompts, not `estimator: {}`",
+                self.estimator
+            ))
+            .hint("set `estimator: gaussian_process`"));
+        }
+        if self.field_rate > 1.0 {
+            let rate = self.field_rate;
+            return Err(Error::usage(format!("`field_rate` must be at most 1, got {rate}"))
+                .hint("it is a share of an error: 1 takes all of it away at one visit, and more would overshoot"));
         }
         Ok(())
     }

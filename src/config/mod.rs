@@ -53,7 +53,7 @@ pub use command::{CommandSpec, Context};
 pub use convert::{ConfigValue, Map, Problem, Shape};
 pub use cpo::{CpoKeys, CpoLoss};
 pub use dpo::{Divergence, DpoKeys, DpoLoss};
-pub use grl::{GrlKeys, GrlMode, MemoryKernel, PromptAcquisition, ValueEstimator};
+pub use grl::{FieldBackup, FieldTokens, GrlKeys, GrlMode, MemoryKernel, PromptAcquisition, ValueEstimator};
 pub use grpo::{Aggregation, GrpoKeys, GrpoLoss, ImportanceLevel, KlTerm, RlooKeys, ScaleRewards};
 pub use keys::{Key, Range, nearest};
 pub(crate) use keys::{choice_name, choice_problem, config_choice, config_keys, one_of};

@@ -12,7 +12,7 @@
 //! | [`field`], [`target`], [`rf_sarsa`] | fields over states and actions, their update rules and targets |
 //! | [`features`] | hidden states to features |
 //! | [`loss`], [`importance`] | losses with their gradients; what data of another policy are worth |
-//! | [`token_field`] | steering the decoder of a frozen model |
+//! | [`token_field`], [`token_td`] | steering the decoder of a frozen model, and learning how |
 //!
 //! Pure: no tensors, no model, no files, no clock; random numbers come from the caller's generator. Arithmetic is f64 in a
 //! fixed order, in one thread.
@@ -34,5 +34,6 @@ pub mod replay;
 pub mod rf_sarsa;
 pub mod target;
 pub mod token_field;
+pub mod token_td;
 pub mod uncertainty;
 pub mod value;

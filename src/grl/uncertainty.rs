@@ -73,9 +73,13 @@ pub fn draw_by_weight(weights: &[f64], count: usize, rng: &mut impl Rng) -> Vec<
 
 /// One draw from the normal distribution with this mean and variance: Thompson sampling of a prompt's value
 pub fn thompson(prediction: &Prediction, rng: &mut impl Rng) -> f64 {
+    prediction.mean + prediction.variance.unwrap_or(0.0).sqrt() * standard_normal(rng)
+}
+
+/// One draw from N(0, 1) (Box and Muller)
+pub fn standard_normal(rng: &mut impl Rng) -> f64 {
     let (u, v) = (uniform(rng), uniform(rng));
-    let normal = (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos();
-    prediction.mean + prediction.variance.unwrap_or(0.0).sqrt() * normal
+    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
 /// In (0, 1]

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::bend::{Moment, Source};
 use super::sampling::{Sampling, uniform};
 use crate::model::gpt2::Gpt2;
-use crate::model::gpt2::cached::{Decoder, NewTokens};
+use crate::model::gpt2::cached::{Decoder, Ends, NewTokens};
 use crate::model::gpt2::packed::PackedGpt2;
 use crate::{Error, Result};
 
@@ -111,7 +112,29 @@ pub fn stream(
     check: &dyn Fn() -> Result<()>,
     on_token: &mut OnToken<'_>,
 ) -> Result<Output> {
-    let positions = model.config().n_positions;
+    stream_from(&model.into(), prompts, None, options, check, on_token)
+}
+
+/// [`stream`] from bent logits; with `counts`, so many completions of each prompt in place of `per_prompt`
+///
+/// # Errors
+/// Those of [`generate_packed`]; two models of different vocabularies; what the bend returned
+pub fn stream_from(
+    source: &Source<'_>,
+    prompts: &[Vec<u32>],
+    counts: Option<&[usize]>,
+    options: &Options,
+    check: &dyn Fn() -> Result<()>,
+    on_token: &mut OnToken<'_>,
+) -> Result<Output> {
+    let config = source.model.config();
+    let other = source.reference.map_or(config, PackedGpt2::config);
+    if other.vocab_size != config.vocab_size {
+        let message =
+            format!("models of {} and {} tokens cannot be read together", config.vocab_size, other.vocab_size);
+        return Err(Error::usage(message));
+    }
+    let positions = config.n_positions.min(other.n_positions);
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     if let Some(i) = prompts.iter().position(|prompt| prompt.is_empty() || prompt.len() >= positions) {
         return Err(Error::usage(format!(
@@ -121,45 +144,94 @@ pub fn stream(
             positions - 1
         )));
     }
-    let requests = prompts.len() * options.per_prompt;
+    let count = |prompt: usize| counts.map_or(options.per_prompt, |counts| counts[prompt]);
+    let prompt_of: Vec<usize> = (0..prompts.len()).flat_map(|at| std::iter::repeat_n(at, count(at))).collect();
+    let requests = prompt_of.len();
     let slots = options.batch_size.clamp(1, requests.max(1));
-    let mut decoder = Decoder::new(model, slots, (longest + options.max_new_tokens).min(positions));
+    let capacity = (longest + options.max_new_tokens).min(positions);
+    let open = |model| Decoder::new(model, slots, capacity);
+    let mut decoders = Decoders { model: open(source.model), reference: source.reference.map(open) };
     let mut run = Run {
         prompts,
+        prompt_of,
         options,
+        source,
         positions,
-        vocab: model.config().vocab_size,
         done: (0..requests).map(|_| None).collect(),
         active: Vec::new(),
         free: (0..slots).rev().collect(),
         waiting: 0,
         times: Times::default(),
     };
-    let mut logits = Vec::new();
+    let mut said = Said::default();
     loop {
         check()?;
-        run.admit(&mut decoder, &mut logits)?;
+        run.admit(&mut decoders, &mut said)?;
         if run.active.is_empty() {
             break;
         }
         let begin = Instant::now();
-        run.draw(&mut logits, on_token)?;
+        run.draw(&mut said, on_token)?;
         let new: Vec<NewTokens> = run
             .active
             .iter()
             .map(|a| NewTokens { slot: a.slot, ids: a.tokens.last().copied().into_iter().collect() })
             .collect();
-        logits = if new.is_empty() { Vec::new() } else { decoder.forward(&new)? };
+        said = if new.is_empty() { Said::default() } else { decoders.forward(&new)? };
         run.times.decode += begin.elapsed();
     }
     Ok(Output { completions: run.done.into_iter().flatten().collect(), times: run.times })
 }
 
+/// The model, and beside it one that reads the same tokens
+struct Decoders<'a> {
+    model: Decoder<'a>,
+    reference: Option<Decoder<'a>>,
+}
+
+/// What both say after the last token of each sequence
+#[derive(Default)]
+struct Said {
+    model: Ends,
+    reference: Ends,
+}
+
+impl Decoders<'_> {
+    fn each(&mut self, change: impl Fn(&mut Decoder<'_>)) {
+        change(&mut self.model);
+        self.reference.iter_mut().for_each(&change);
+    }
+
+    fn forward(&mut self, new: &[NewTokens]) -> Result<Said> {
+        let reference = self.reference.as_mut().map(|decoder| decoder.forward_ends(new)).transpose()?;
+        Ok(Said { model: self.model.forward_ends(new)?, reference: reference.unwrap_or_default() })
+    }
+}
+
+impl Said {
+    /// Appends what was said of sequence `i` of `n`
+    fn append(&mut self, from: &Self, i: usize, n: usize) {
+        let copy = |to: &mut Vec<f32>, from: &[f32]| to.extend_from_slice(row(from, i, n));
+        for (to, from) in [(&mut self.model, &from.model), (&mut self.reference, &from.reference)] {
+            copy(&mut to.hidden, &from.hidden);
+            copy(&mut to.logits, &from.logits);
+        }
+    }
+}
+
+/// Row `i` of `n`
+fn row(values: &[f32], i: usize, n: usize) -> &[f32] {
+    let width = values.len() / n;
+    &values[i * width..(i + 1) * width]
+}
+
 struct Run<'a> {
     prompts: &'a [Vec<u32>],
+    /// Of each request
+    prompt_of: Vec<usize>,
     options: &'a Options,
+    source: &'a Source<'a>,
     positions: usize,
-    vocab: usize,
     done: Vec<Option<Completion>>,
     active: Vec<Active>,
     free: Vec<usize>,
@@ -170,7 +242,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs the prompts of waiting requests into free slots; appends their logits
-    fn admit(&mut self, decoder: &mut Decoder<'_>, logits: &mut Vec<f32>) -> Result<()> {
+    fn admit(&mut self, decoders: &mut Decoders<'_>, said: &mut Said) -> Result<()> {
         if self.options.max_new_tokens == 0 {
             while self.waiting < self.done.len() {
                 self.done[self.waiting] = Some(self.begin(self.waiting));
@@ -186,7 +258,7 @@ impl Run<'_> {
         {
             let request = self.waiting;
             self.waiting += 1;
-            decoder.clear(slot);
+            decoders.each(|decoder| decoder.clear(slot));
             let completion = self.begin(request);
             let prompt = &self.prompts[completion.prompt];
             // Requests of one prompt that begin together share its run
@@ -202,32 +274,39 @@ impl Run<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        let fresh = decoder.forward(&new)?;
+        let fresh = decoders.forward(&new)?;
         for (active, source) in self.active[first..].iter().zip(sources) {
             if active.slot != new[source].slot {
-                decoder.copy(new[source].slot, active.slot);
+                decoders.each(|decoder| decoder.copy(new[source].slot, active.slot));
             }
-            logits.extend_from_slice(&fresh[source * self.vocab..][..self.vocab]);
+            said.append(&fresh, source, new.len());
         }
         self.times.prefill += begin.elapsed();
         Ok(())
     }
 
     fn begin(&self, request: usize) -> Completion {
-        let prompt = request / self.options.per_prompt;
-        Completion { prompt, ids: Vec::new(), log_probs: Vec::new(), finish: Finish::Length }
+        Completion { prompt: self.prompt_of[request], ids: Vec::new(), log_probs: Vec::new(), finish: Finish::Length }
     }
 
     /// Draws a token for every active sequence; finished ones leave
-    fn draw(&mut self, logits: &mut [f32], on_token: &mut OnToken<'_>) -> Result<()> {
-        let options = self.options;
-        self.active.par_iter_mut().zip(logits.par_chunks_mut(self.vocab)).for_each(|(active, logits)| {
+    fn draw(&mut self, said: &mut Said, on_token: &mut OnToken<'_>) -> Result<()> {
+        let (options, bend, n) = (self.options, self.source.bend, self.active.len());
+        let Said { model: Ends { hidden, logits }, reference: Ends { logits: reference, .. } } = said;
+        let vocab = logits.len() / n;
+        let sequences = self.active.par_iter_mut().zip(logits.par_chunks_mut(vocab)).enumerate();
+        sequences.try_for_each(|(i, (active, logits))| {
+            if let Some(bend) = bend {
+                let (hidden, reference) = (row(hidden, i, n), row(reference, i, n));
+                bend.bend(&Moment { prompt: active.completion.prompt, hidden, reference }, logits)?;
+            }
             let u = uniform(options.seed, active.request as u64, active.completion.ids.len() as u64);
             let choice = options.sampling.choose(logits, &active.tokens, u);
             active.tokens.push(choice.id);
             active.completion.ids.push(choice.id);
             active.completion.log_probs.push(choice.log_prob);
-        });
+            Ok::<(), Error>(())
+        })?;
         let mut broken = Vec::new();
         for active in &self.active {
             let Some(&id) = active.completion.ids.last() else { continue };

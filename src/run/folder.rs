@@ -115,10 +115,15 @@ impl RunFolder {
         files::write_bytes(&self.path.join(name), content)
     }
 
-    /// Puts the final model into the run folder: `write` fills an empty folder, whose files then move up one by one
+    /// Puts the final model into the run folder: `write` fills an empty folder, whose files then move up one by one. A field
+    /// that steered the model of an earlier run steers no other
     pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let staging = PartialFolder::create(&self.path.join("model"))?;
         write(staging.path())?;
+        let field = self.path.join(names::TOKEN_FIELD);
+        if !staging.path().join(names::TOKEN_FIELD).is_file() && field.is_file() {
+            fs::remove_file(&field).map_err(|cause| write_error(&field, &cause, None))?;
+        }
         staging.publish_files(&self.path)
     }
 

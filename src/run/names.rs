@@ -15,9 +15,12 @@ pub const COMPLETIONS: &str = "completions";
 /// Folder of the TensorBoard event files
 pub const EVENTS: &str = "runs";
 
+/// Says that a field steers the model that lies beside it
+pub const TOKEN_FIELD: &str = "token_field.json";
+
 /// The final model. Never removed, only replaced by the next final model: a run may start from the very folder
 /// it writes to, and a model that took days must outlive the first minute of its successor
-pub const MODEL: [&str; 10] = [
+pub const MODEL: [&str; 13] = [
     "config.json",
     "model.safetensors",
     "generation_config.json",
@@ -28,6 +31,9 @@ pub const MODEL: [&str; 10] = [
     "memory.safetensors",
     "feature_map.safetensors",
     "particles.json",
+    "token_memory.safetensors",
+    "state_map.safetensors",
+    TOKEN_FIELD,
 ];
 
 /// Files that belong to one run and go with it

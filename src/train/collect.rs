@@ -1,5 +1,6 @@
 //! Prompts to a scored [`Rollout`]: what every online trainer begins its step with.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use super::session::Session;
 use super::source::ModelSource;
 use crate::config::{OnlineKeys, TruncationMode};
 use crate::data::{Dataset, PromptExample, PromptOptions, ReadOptions, Tokenizer, prompt_examples, read_dataset};
-use crate::model::gpt2::Gpt2;
+use crate::model::gpt2::packed::PackedGpt2;
 use crate::reward::{Options as RewardOptions, Reward, Rewards, Sample, Scores};
-use crate::rollout::{Finish, Options, Rollout, Sampling, generate};
+use crate::rollout::{Finish, Options, Policy, Rollout, Sampling, Source, stream_from};
 use crate::run::{Part, StepClock};
 use crate::{Error, Result};
 
@@ -223,29 +224,46 @@ impl Collector {
     /// Completes the prompts in `rows`, `per_prompt` times each, and asks the rewards
     ///
     /// What is drawn depends on `seed` and the place in `rows` alone.
-    pub fn collect(
+    pub fn collect<'p>(
         &mut self,
-        policy: &Gpt2,
+        policy: impl Into<Policy<'p>>,
         rows: &[usize],
         per_prompt: usize,
         seed: u64,
         clock: &mut StepClock,
         check: &dyn Fn() -> Result<()>,
     ) -> Result<Rollout> {
+        let mut rollout = self.write(&policy.into(), rows, &vec![per_prompt; rows.len()], seed, clock, check)?;
+        let all = vec![true; rollout.len()];
+        self.judge(&mut rollout, &all, clock, check)?;
+        Ok(rollout)
+    }
+
+    /// The first half of [`Self::collect`]: so many completions of each prompt, without rewards
+    pub fn write(
+        &self,
+        policy: &Policy<'_>,
+        rows: &[usize],
+        counts: &[usize],
+        seed: u64,
+        clock: &mut StepClock,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Rollout> {
+        let prompt_of = counts.iter().enumerate().flat_map(|(prompt, count)| std::iter::repeat_n(prompt, *count));
         let mut rollout = Rollout {
             rows: rows.to_vec(),
             prompts: rows.iter().map(|&row| self.prompts[row].ids.clone()).collect(),
-            prompt_of: (0..rows.len()).flat_map(|prompt| std::iter::repeat_n(prompt, per_prompt)).collect(),
+            prompt_of: prompt_of.collect(),
             ..Rollout::default()
         };
         match &self.replay {
             Some(replay) => {
-                for &row in rows {
+                for (&row, &count) in rows.iter().zip(counts) {
                     let found = &replay[row].completions;
-                    if found.len() != per_prompt {
+                    if found.len() != count {
                         let place = &self.prompts[row].row.place;
                         return Err(Error::usage(format!(
-                            "{place}: {} completions, expected {per_prompt} (`num_generations`)",
+                            "{place}: {} completions, expected {count} (`num_generations`)",
                             found.len()
                         )));
                     }
@@ -254,35 +272,55 @@ impl Collector {
                 let cut = |ids: &Vec<u32>| ids.last().is_none_or(|last| !self.stop.contains(last));
                 rollout.truncated = rollout.completions.iter().map(cut).collect();
             }
-            None => clock.time(Part::Generate, || self.sample(policy, per_prompt, seed, check, &mut rollout))?,
+            None => clock.time(Part::Generate, || self.sample(policy, counts, seed, check, &mut rollout))?,
         }
-        let scores = clock.time(Part::Score, || self.score(&rollout, check))?;
-        self.queries += rollout.len() as u64;
-        rollout.rewards = scores.total;
-        rollout.rewards_by_function = scores.by_function;
         Ok(rollout)
+    }
+
+    /// The second half: asks the rewards about those completions that `asked` says, and about no other
+    pub fn judge(
+        &mut self,
+        rollout: &mut Rollout,
+        asked: &[bool],
+        clock: &mut StepClock,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        let which: Vec<usize> = (0..rollout.len()).filter(|i| asked[*i]).collect();
+        let scores = clock.time(Part::Score, || self.score(rollout, &which, check))?;
+        self.queries += which.len() as u64;
+        let spread = |values: Vec<Option<f64>>| {
+            let mut all = vec![None; rollout.len()];
+            which.iter().zip(values).for_each(|(i, value)| all[*i] = value);
+            all
+        };
+        (rollout.rewards, rollout.rewards_by_function) =
+            (spread(scores.total), scores.by_function.into_iter().map(spread).collect());
+        Ok(())
     }
 
     fn sample(
         &self,
-        policy: &Gpt2,
-        per_prompt: usize,
+        policy: &Policy<'_>,
+        counts: &[usize],
         seed: u64,
         check: &dyn Fn() -> Result<()>,
         rollout: &mut Rollout,
     ) -> Result<()> {
-        let config = policy.config();
+        let config = policy.model.config();
         let longest = rollout.prompts.iter().map(Vec::len).max().unwrap_or(0) + self.max_new_tokens;
         let per_slot = 2 * 4 * config.n_layer * config.n_embd * longest.min(config.n_positions);
         let options = Options {
             sampling: self.sampling,
             max_new_tokens: self.max_new_tokens,
-            per_prompt,
+            per_prompt: 1,
             batch_size: (CACHE_BYTES / per_slot).max(1),
             seed,
             stop: self.stop.clone(),
         };
-        for completion in generate(policy, &rollout.prompts, &options, check)?.completions {
+        let model = PackedGpt2::new(policy.model)?;
+        let source = Source { bend: policy.bend, ..(&model).into() };
+        let on_token = &mut |_, _| Ok(ControlFlow::Continue(()));
+        for completion in stream_from(&source, &rollout.prompts, Some(counts), &options, check, on_token)?.completions {
             rollout.truncated.push(completion.finish == Finish::Length);
             rollout.completions.push(completion.ids);
             rollout.sampled_log_probs.push(completion.log_probs);
@@ -290,24 +328,27 @@ impl Collector {
         Ok(())
     }
 
-    fn score(&mut self, rollout: &Rollout, check: &dyn Fn() -> Result<()>) -> Result<Scores> {
+    fn score(&mut self, rollout: &Rollout, which: &[usize], check: &dyn Fn() -> Result<()>) -> Result<Scores> {
         let row_of = |i: usize| rollout.rows[rollout.prompt_of[i]];
         if self.rewards.is_none() {
-            let mut total = Vec::with_capacity(rollout.len());
+            let mut total: Vec<Option<f64>> = Vec::with_capacity(rollout.len());
             for &row in &rollout.rows {
                 let replayed = self.replay.as_ref().and_then(|rows| rows[row].rewards.as_ref());
                 total.extend(replayed.into_iter().flatten());
             }
+            let total: Vec<Option<f64>> = which.iter().map(|i| total[*i]).collect();
             return Ok(Scores { by_function: vec![total.clone()], total });
         }
-        let answers = (0..rollout.len()).map(|i| self.answer(row_of(i), &rollout.completions[i]));
+        let answers = which.iter().map(|&i| self.answer(row_of(i), &rollout.completions[i]));
         let answers = answers.collect::<Result<Vec<Value>>>()?;
-        let samples: Vec<Sample<'_>> = (0..rollout.len())
-            .map(|i| {
+        let samples: Vec<Sample<'_>> = which
+            .iter()
+            .zip(&answers)
+            .map(|(&i, completion)| {
                 let columns = &self.prompts[row_of(i)].row.fields;
                 Sample {
                     prompt: columns.get("prompt").unwrap_or(&Value::Null),
-                    completion: &answers[i],
+                    completion,
                     completion_ids: &rollout.completions[i],
                     columns,
                     truncated: rollout.truncated[i],

@@ -4,7 +4,7 @@ use super::collect::Collector;
 use super::evaluate::{Evaluation, log_probs};
 use super::evaluate_reward::wilson;
 use crate::model::gpt2::Gpt2;
-use crate::rollout::Rollout;
+use crate::rollout::{Policy, Rollout};
 use crate::run::{Metrics, StepClock};
 use crate::{Error, Result};
 
@@ -29,19 +29,20 @@ pub struct JudgeOptions {
 ///
 /// # Errors
 /// A reward failed, or could judge nothing; what `check` returned
-pub fn evaluate_completions(
+pub fn evaluate_completions<'p>(
     collector: &mut Collector,
-    model: &Gpt2,
+    model: impl Into<Policy<'p>>,
     reference: Option<&Gpt2>,
     options: &JudgeOptions,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Evaluation> {
     let rows: Vec<usize> = (0..collector.len()).collect();
-    let mut write = |model: &Gpt2| {
+    let model = model.into();
+    let mut write = |model: Policy<'_>| {
         collector.collect(model, &rows, options.per_prompt, options.seed, &mut StepClock::default(), check)
     };
     let own = write(model)?;
-    let other = reference.map(&mut write).transpose()?;
+    let other = reference.map(|reference| write(reference.into())).transpose()?;
     let mut metrics = Metrics::new();
     report("", &own, collector, &mut metrics)?;
     if let (Some(other), Some(reference)) = (&other, reference) {
@@ -54,7 +55,10 @@ pub fn evaluate_completions(
             metrics.extend([("win_rate", mean), ("win_rate_low", low), ("win_rate_high", high)]);
         }
         if options.whole_distribution {
-            let ratios = log_ratios(&own, model, reference)?;
+            let ratios = match model.bend {
+                None => log_ratios(&own, model.model, reference)?,
+                Some(_) => sampled_log_ratios(&own, reference)?,
+            };
             Mean::of(&means(&own, &ratios)).inspect(|kl| kl.report("kl", &mut metrics));
         }
     }
@@ -108,19 +112,31 @@ fn win_shares(first: &[Vec<f64>], second: &[Vec<f64>]) -> Vec<f64> {
 
 /// Σ log p − log p_ref of each completion
 pub(super) fn log_ratios(rollout: &Rollout, model: &Gpt2, reference: &Gpt2) -> Result<Vec<f64>> {
+    let mut ratios = vec![0.0; rollout.len()];
+    add_log_probs(&mut ratios, rollout, model, 1.0)?;
+    add_log_probs(&mut ratios, rollout, reference, -1.0)?;
+    Ok(ratios)
+}
+
+/// The same with the log-probabilities that the sampler drew from, where the model is only part of what writes
+fn sampled_log_ratios(rollout: &Rollout, reference: &Gpt2) -> Result<Vec<f64>> {
+    let sampled = rollout.sampled_log_probs.iter();
+    let mut ratios = sampled.map(|own| own.iter().map(|x| f64::from(*x)).sum()).collect::<Vec<f64>>();
+    add_log_probs(&mut ratios, rollout, reference, -1.0)?;
+    Ok(ratios)
+}
+
+/// Adds `sign` times Σ log p of each completion
+fn add_log_probs(sums: &mut [f64], rollout: &Rollout, model: &Gpt2, sign: f64) -> Result<()> {
     let prompt = |i: usize| &rollout.prompts[rollout.prompt_of[i]];
     let sequences: Vec<Vec<u32>> =
         (0..rollout.len()).map(|i| [&prompt(i)[..], &rollout.completions[i][..]].concat()).collect();
-    let mut ratios = vec![0.0; rollout.len()];
-    for (model, sign) in [(model, 1.0), (reference, -1.0)] {
-        log_probs(model, &sequences, None, |i, values| {
-            // `values[t]` belongs to token t + 1
-            let completion = &values[prompt(i).len() - 1..];
-            ratios[i] += sign * completion.iter().map(|value| f64::from(*value)).sum::<f64>();
-            Ok(())
-        })?;
-    }
-    Ok(ratios)
+    log_probs(model, &sequences, None, |i, values| {
+        // `values[t]` belongs to token t + 1
+        let completion = &values[prompt(i).len() - 1..];
+        sums[i] += sign * completion.iter().map(|value| f64::from(*value)).sum::<f64>();
+        Ok(())
+    })
 }
 
 /// Means of the completions of each prompt

@@ -62,6 +62,7 @@ impl Session {
         } else {
             ModelSource::find(&hub, name, revision)?
         };
+        source.warn_of_token_field();
         if let Some(token) = &keys.pad_token {
             source.tokenizer.set_pad_token(token)?;
         }

@@ -11,6 +11,7 @@ use crate::model::gpt2::Gpt2;
 use crate::model::gpt2::packed::PackedGpt2;
 use crate::model::hub::Hub;
 use crate::ops::Precision;
+use crate::run::names::TOKEN_FIELD;
 use crate::{Error, Result, files};
 
 /// Name of the file with sampling defaults in a model folder
@@ -49,6 +50,17 @@ impl ModelSource {
     /// The model for decoding alone, its products in this precision
     pub fn load_packed(&self, precision: Precision) -> Result<PackedGpt2> {
         PackedGpt2::load(&self.folder, precision)
+    }
+
+    /// Says so where a token field steers this model, and is not asked here
+    pub fn warn_of_token_field(&self) {
+        if self.folder.join(TOKEN_FIELD).is_file() {
+            tracing::warn!(
+                "the token field in `{}` is left out: it steers `generate`, `chat` and `eval` with `reward_funcs`, and \
+                 this is the model without it",
+                self.folder.display()
+            );
+        }
     }
 
     /// Refuses tokens that the model does not have

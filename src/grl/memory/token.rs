@@ -62,6 +62,11 @@ impl TokenMemory {
         self.tokens.is_empty()
     }
 
+    /// Particles that it has room for
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Features of a state
     pub fn dim(&self) -> usize {
         self.dim
@@ -85,6 +90,12 @@ impl TokenMemory {
     /// Kernel TD: adds `by` (the step size times the TD error) to the weight of this state and token, in a new particle
     /// where there is none
     pub fn add(&mut self, kernel: &Kernel, phi: &[f32], token: u32, by: f64, now: u32) -> Result<()> {
+        self.add_near(kernel, phi, token, by, SAME, now)
+    }
+
+    /// The same where states with a kernel correlation of at least `same` are one: the nearest particle of the token learns
+    /// for all of them (quantised kernel LMS, Chen et al. 2012), which keeps the memory small and its weights bounded
+    pub fn add_near(&mut self, kernel: &Kernel, phi: &[f32], token: u32, by: f64, same: f64, now: u32) -> Result<()> {
         if phi.len() != self.dim {
             let message = format!("a state has {} features, and the memory holds {}", phi.len(), self.dim);
             return Err(Error::usage(message));
@@ -94,13 +105,9 @@ impl TokenMemory {
                 "a token particle for token {token} with weight {by} or features not finite"
             )));
         }
-        let state = Point::new(0, phi);
-        // Only kernels that fall with distance have a correlation of 1 at one place alone
-        let is_same = |i: usize| {
-            phi == self.state(i)
-                || kernel.falls_with_distance() && kernel.correlation(state, Point::new(1, self.state(i))) >= SAME
-        };
-        let found = (0..self.len()).find(|&i| self.tokens[i] == token && is_same(i));
+        let own = self.likenesses(kernel, phi, token);
+        let nearest = own.reduce(|best, other| if other.1 > best.1 { other } else { best });
+        let found = nearest.filter(|(_, likeness)| *likeness >= same.min(SAME)).map(|(i, _)| i);
         if let Some(i) = found {
             self.alphas[i] = (f64::from(self.alphas[i]) + by) as f32;
             self.counts[i] = self.counts[i].saturating_add(1);
@@ -120,6 +127,31 @@ impl TokenMemory {
             (self.counts[at], self.stamps[at]) = (1, now);
         }
         Ok(())
+    }
+
+    /// Σ k/√(kk) over the token's particles beside the one that would learn at this state: how much of what is learnt here they
+    /// say already. A step divided by 1 + this keeps kernel TD from overshooting where particles lie close
+    pub fn crowd(&self, kernel: &Kernel, phi: &[f32], token: u32, same: f64) -> f64 {
+        let (mut sum, mut nearest) = (0.0, 0.0_f64);
+        for (_, likeness) in self.likenesses(kernel, phi, token) {
+            sum += likeness.max(0.0);
+            nearest = nearest.max(likeness);
+        }
+        if nearest >= same.min(SAME) { sum - nearest } else { sum }
+    }
+
+    /// Kernel correlation of this state with that of each particle of the token
+    fn likenesses(&self, kernel: &Kernel, phi: &[f32], token: u32) -> impl Iterator<Item = (usize, f64)> {
+        let own = (0..self.len()).filter(move |&i| self.tokens[i] == token);
+        own.map(move |i| {
+            if phi == self.state(i) {
+                return (i, 1.0);
+            }
+            // Only kernels that fall with distance have a correlation of 1 at one place alone
+            let falls = kernel.falls_with_distance();
+            let state = (Point::new(0, phi), Point::new(1, self.state(i)));
+            (i, if falls { kernel.correlation(state.0, state.1) } else { f64::NEG_INFINITY })
+        })
     }
 
     fn oldest(&self) -> usize {

@@ -15,6 +15,15 @@ pub struct NewTokens {
     pub ids: Vec<u32>,
 }
 
+/// What a model says after the last token of each of some sequences
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// States after `ln_f`, (sequences, C)
+    pub hidden: Vec<f32>,
+    /// (sequences, V)
+    pub logits: Vec<f32>,
+}
+
 /// A model with a key-value cache for a fixed number of sequences of bounded length
 pub struct Decoder<'a> {
     model: &'a PackedGpt2,
@@ -54,23 +63,29 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// A token outside the vocabulary, a sequence longer than the capacity or than the model's positions
     pub fn forward(&mut self, new: &[NewTokens]) -> Result<Vec<f32>> {
+        Ok(self.forward_ends(new)?.logits)
+    }
+
+    /// [`Self::forward`], with the states that the logits are computed from
+    pub fn forward_ends(&mut self, new: &[NewTokens]) -> Result<Ends> {
         let sequences = self.place(new)?;
         let mut x = self.embed(new)?; // (N, C)
         let (model, caches) = (self.model, &mut self.caches);
         // On a thread of the pool: handing over each of some fifty products from outside would cost as much as a layer
-        let logits = rayon::scope(|_| {
+        let ends = rayon::scope(|_| {
             run_blocks(model, caches, &sequences, &mut x);
             let c = model.config.n_embd;
             let ends = sequences.iter().map(|sequence| sequence.row + sequence.rows - 1);
             let last: Vec<f32> = ends.flat_map(|row| &x[row * c..][..c]).copied().collect();
             let mut logits = buffer(sequences.len() * model.config.vocab_size);
-            model.head.multiply(sequences.len(), &model.ln_f.forward(&last), None, &mut logits);
-            logits
+            let hidden = model.ln_f.forward(&last);
+            model.head.multiply(sequences.len(), &hidden, None, &mut logits);
+            Ends { hidden, logits }
         });
         for sequence in &sequences {
             self.lengths[sequence.slot] += sequence.rows;
         }
-        Ok(logits)
+        Ok(ends)
     }
 
     /// Where the rows of each sequence lie

@@ -1,12 +1,12 @@
 //! What is kept of a memory in files: for an exact resume, and for those who ask later why a prompt has its value.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Grl;
-use super::features::{Features, key};
+use super::features::Features;
 use super::responses::response_values;
 use super::state::Learnt;
 use crate::algo::kl::KlController;
@@ -16,20 +16,16 @@ use crate::grl::features::FeatureMap;
 use crate::grl::fit::Fitted;
 use crate::grl::memory::PromptMemory;
 use crate::grl::replay::ReplayStore;
-use crate::grl::uncertainty::confidence;
-use crate::grl::value::{Estimator, Prediction, ValueField};
+use crate::grl::value::Estimator;
 use crate::model::gpt2::Gpt2;
-use crate::model::hub::Hub;
-use crate::train::source::ModelSource;
 use crate::{Error, Result, files};
 
 pub(super) const MEMORY: &str = "memory.safetensors";
-const FEATURE_MAP: &str = "feature_map.safetensors";
+pub(super) const FEATURE_MAP: &str = "feature_map.safetensors";
 pub(super) const PARTICLES: &str = "particles.json";
 const REPLAY: &str = "replay.safetensors";
 const RESPONSES: &str = "responses.safetensors";
 const RESPONSE_MAP: &str = "response_map.safetensors";
-const CONFIG: &str = "config.yaml";
 
 /// Responses of a particle that are kept as text, the newest
 const KEPT_TEXTS: usize = 4;
@@ -53,22 +49,22 @@ struct Saved {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
     /// Name and revision of the reference model
-    model: String,
-    model_revision: String,
+    pub model: String,
+    pub model_revision: String,
     /// Checksums of the reference model's weights and of the feature map
-    model_sha256: String,
-    feature_map_sha256: String,
-    tau: f64,
-    pub(super) estimator: Estimator,
-    particles: Vec<Particle>,
+    pub model_sha256: String,
+    pub feature_map_sha256: String,
+    pub tau: f64,
+    pub estimator: Estimator,
+    pub particles: Vec<Particle>,
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Particle {
-    key: String,
-    row: Option<usize>,
-    pub(super) prompt: String,
-    responses: Vec<Response>,
+    pub key: String,
+    pub row: Option<usize>,
+    pub prompt: String,
+    pub responses: Vec<Response>,
 }
 
 impl Record {
@@ -138,7 +134,8 @@ impl Grl {
         let path = folder.join(PARTICLES);
         let mut json = serde_json::to_vec_pretty(&record).map_err(|cause| Error::write(&path, cause))?;
         json.push(b'\n');
-        files::write_bytes(&path, &json)
+        files::write_bytes(&path, &json)?;
+        self.keep_field(folder, learnt)
     }
 }
 
@@ -187,7 +184,7 @@ pub(super) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T>) -> Re
     parse(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
 }
 
-fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
+pub(super) fn read_map(path: &Path, owner: &Owner) -> Result<Option<FeatureMap>> {
     if path.is_file() { read(path, |bytes| FeatureMap::from_bytes(bytes, owner)).map(Some) } else { Ok(None) }
 }
 
@@ -241,155 +238,4 @@ pub(super) fn restore_responses(
     values.restore(memory, fitted)?;
     learnt.responses = Some(values);
     Ok(Some(features))
-}
-
-/// A memory with its field, and the model that makes the features of a prompt
-pub struct Kept {
-    source: ModelSource,
-    features: Features,
-    field: ValueField,
-    record: Record,
-    folder: PathBuf,
-}
-
-/// Why a prompt has its value
-pub struct Explanation {
-    /// V(x), its variance and the evidence behind it
-    pub prediction: Prediction,
-    /// The mean of all soft returns, which is the answer without evidence
-    pub prior_mean: f64,
-    /// 1 where the field is sure, 0 where it knows nothing
-    pub confidence: f64,
-    /// Whether the prompt itself has a particle
-    pub known: bool,
-    /// The nearest particles
-    pub neighbours: Vec<Neighbour>,
-}
-
-/// A particle near a prompt
-#[derive(Debug, Serialize)]
-pub struct Neighbour {
-    /// Its prompt
-    pub prompt: String,
-    /// The prompt's row in the training data, counted from 0
-    pub row: Option<usize>,
-    /// k(x, x_i)
-    pub weight: f64,
-    /// Kernel correlation, 1 for the prompt itself
-    pub correlation: f64,
-    /// Soft returns behind it
-    pub count: f64,
-    /// Mean soft return
-    pub value: f64,
-    /// Mean reward of the responses that are kept
-    pub mean_reward: Option<f64>,
-    /// Some of its responses
-    pub responses: Vec<Response>,
-}
-
-impl Kept {
-    /// Reads the memory of a run folder or checkpoint; `reference` where the reference model lies elsewhere by now
-    pub fn open(folder: &Path, reference: Option<&str>, offline: bool) -> Result<Self> {
-        let path = folder.join(PARTICLES);
-        if !path.is_file() {
-            let has_run = folder.join(CONFIG).is_file();
-            let why =
-                if has_run { "the run has no particle memory, or has not ended" } else { "this is no run folder" };
-            return Err(Error::usage(format!("no `{PARTICLES}` in `{}`: {why}", folder.display()))
-                .hint("`inspect` takes the folder of a `grl` run, or one of its checkpoints"));
-        }
-        let record = Record::read(folder)?;
-        let name = reference.unwrap_or(&record.model);
-        let revision = reference.is_none().then_some(record.model_revision.as_str());
-        let hub = Hub::from_env(offline)?;
-        let source = ModelSource::find(&hub, name, revision).map_err(|error| {
-            let hint = error.hint_text().unwrap_or("`--ref_model` says where the reference model lies now").to_owned();
-            error.context("the reference model of the memory").hint(hint)
-        })?;
-        let owner = Owner { model: record.model_sha256.clone(), feature_map: String::new() };
-        // A map may be left of an earlier run in this folder
-        let has_map = !record.feature_map_sha256.is_empty();
-        let map = if has_map { read_map(&folder.join(FEATURE_MAP), &owner)? } else { None };
-        let features = Features::with_map(source.load_frozen()?, map)?;
-        if features.owner().model != record.model_sha256 {
-            return Err(Error::usage(format!(
-                "the memory in `{}` belongs to another model than `{}`",
-                folder.display(),
-                source.folder.display()
-            ))
-            .hint(format!("`--ref_model` says where the weights of `{}` at the start of the run lie", record.model)));
-        }
-        let owner = record.owner();
-        if features.owner().feature_map != owner.feature_map {
-            return Err(Error::usage(format!("`{FEATURE_MAP}` in `{}` is not the memory's own", folder.display())));
-        }
-        let memory = read(&folder.join(MEMORY), |bytes| PromptMemory::from_bytes(bytes, &owner))?;
-        let field = record.estimator.fit(&memory)?;
-        Ok(Self { source, features, field, record, folder: folder.to_owned() })
-    }
-
-    /// Particles
-    pub fn len(&self) -> usize {
-        self.field.memory().len()
-    }
-
-    /// Whether there is none
-    pub fn is_empty(&self) -> bool {
-        self.field.memory().is_empty()
-    }
-
-    /// τ of the soft returns
-    pub fn tau(&self) -> f64 {
-        self.record.tau
-    }
-
-    /// What the field says of a prompt, and the `most` nearest particles
-    pub fn explain(&mut self, prompt: &str, most: usize) -> Result<Explanation> {
-        let ids = self.source.tokenizer.encode(prompt)?;
-        if ids.is_empty() || ids.len() > self.source.config.n_positions {
-            let (found, most) = (ids.len(), self.source.config.n_positions);
-            return Err(Error::usage(format!("the prompt has {found} tokens, expected 1 to {most}")));
-        }
-        self.source.check_tokens([&ids[..]])?;
-        let x = key(&ids);
-        let stored = self.field.memory().position(x);
-        if stored.is_none() {
-            self.features.learn(&ids)?;
-        }
-        // A particle's own features: with `feature_permutation` they are another prompt's
-        let point = match stored {
-            Some(at) => self.field.memory().particle(at).point,
-            None => self.features.point(x)?,
-        };
-        let prediction = self.field.predict(point);
-        let mut neighbours = Vec::with_capacity(most);
-        for near in self.field.neighbours(point, most) {
-            let Some(particle) = self.record.particle(near.key) else {
-                return Err(Error::usage(format!(
-                    "`{PARTICLES}` in `{}` has no particle `{:016x}`: it does not belong to the memory",
-                    self.folder.display(),
-                    near.key
-                )));
-            };
-            let rewards = particle.responses.iter().map(|response| response.reward);
-            let judged = particle.responses.len();
-            neighbours.push(Neighbour {
-                prompt: particle.prompt.clone(),
-                row: particle.row,
-                weight: near.weight,
-                correlation: near.correlation,
-                count: near.count,
-                value: near.level,
-                mean_reward: (judged > 0).then(|| rewards.sum::<f64>() / judged as f64),
-                responses: particle.responses.clone(),
-            });
-        }
-        Ok(Explanation {
-            confidence: confidence(&prediction),
-            prior_mean: self.field.prior_mean(),
-            known: stored.is_some(),
-            prediction,
-            neighbours,
-        })
-    }
 }

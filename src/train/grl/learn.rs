@@ -26,16 +26,7 @@ impl Grl {
             let found = self.learnt.store.get(position);
             responses.push(found.ok_or_else(|| Error::run(format!("the replay store has no response {position}")))?);
         }
-        let mut prompt: Option<&Scored> = None;
-        let sequences: Vec<(&[u32], &[u32])> = responses
-            .iter()
-            .map(|response| {
-                let same = prompt.filter(|known| known.prompt == response.prompt).unwrap_or(response);
-                prompt = Some(same);
-                (&same.prompt_tokens[..], &response.tokens[..])
-            })
-            .collect();
-        let batch = Batch::of_completions(sequences)?;
+        let batch = Batch::of_completions(sequences(&responses))?;
         let model = &self.actor.policy;
         let hidden = model.hidden(&batch.ids, &batch.layout, pass.dropout)?; // (N, C)
         let policy = model.token_log_probs(&hidden, &batch.rows, &batch.targets, self.online.temperature)?; // (M,)
@@ -135,4 +126,15 @@ impl Grl {
         };
         Ok(Baseline { values, graph: None })
     }
+}
+
+/// Prompt and tokens of each response; those of one prompt side by side name the same slice, which is laid down once
+pub(super) fn sequences<'a>(responses: &[&'a Scored]) -> Vec<(&'a [u32], &'a [u32])> {
+    let mut prompt: Option<&Scored> = None;
+    let of = |response: &&'a Scored| {
+        let same = prompt.filter(|known| known.prompt == response.prompt).unwrap_or(response);
+        prompt = Some(same);
+        (&same.prompt_tokens[..], &response.tokens[..])
+    };
+    responses.iter().map(of).collect()
 }

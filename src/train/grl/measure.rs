@@ -1,5 +1,6 @@
 //! What a step of GRL reports.
 
+use super::responses::Guess;
 use super::{Grl, Scored};
 use crate::Result;
 use crate::grl::calibration::{Forecast, LEVELS, calibration};
@@ -99,4 +100,15 @@ impl Grl {
             ("tau", learnt.tau),
         ]))
     }
+}
+
+/// Of rewards that were not asked for
+pub(super) fn imputation_metrics(guesses: &[Option<Guess>]) -> Metrics {
+    let made: Vec<&Guess> = guesses.iter().flatten().collect();
+    let n = made.len() as f64;
+    let mut metrics = Metrics::from_iter([("imputed/share", n / guesses.len().max(1) as f64)]);
+    if !made.is_empty() {
+        metrics.set("imputed/reward", made.iter().map(|guess| guess.mean).sum::<f64>() / n);
+    }
+    metrics
 }

@@ -11,47 +11,53 @@
 mod baseline;
 mod draw;
 mod features;
+mod fresh;
+mod frozen;
 mod keep;
+mod keep_field;
+mod kept;
 mod landscape;
 mod learn;
 mod measure;
 mod objective;
 mod responses;
 mod state;
+mod steering;
 mod values;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
-use rand::SeedableRng;
-use rand::rngs::Xoshiro256PlusPlus;
 use serde_json::Value;
 
 pub use self::baseline::PromptBaseline;
-pub use self::keep::{Explanation, Kept, Neighbour, Response};
+pub use self::keep::Response;
+pub use self::keep_field::KeptField;
+pub use self::kept::{Abstention, Explanation, Kept, Neighbour};
 pub use self::landscape::{Landscape, Part as LandscapePart, Place};
+pub use self::steering::FieldBend;
 
 use self::features::{Features, key};
+use self::measure::imputation_metrics;
 use self::state::Learnt;
+use self::steering::Steering;
 use super::actor::Actor;
 use super::collect::{Collector, Collectors};
-use super::completions::{completions_table, log_probs, objective_metrics};
+use super::completions::completions_table;
 use super::objective::{Objective, Outcome, Pass, Split, StepContext, Updates};
 use super::plan::{Plan, StepRows};
 use super::session::Session;
 use super::{reward_model, step_loop};
 use crate::config::{
-    CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, PromptAcquisition, SamplingStrategy, TrainKeys,
-    ValueEstimator, Values as ConfigValues, to_yaml,
+    CommandSpec, Context, GrlKeys, GrlMode, MemoryKernel, OnlineKeys, SamplingStrategy, TrainKeys, ValueEstimator,
+    Values as ConfigValues, to_yaml,
 };
 use crate::grl::importance::effective_sample_size;
-use crate::grl::replay::{RewardKind, Rollout as Scored};
-use crate::grl::uncertainty::{acquisition_weights, draw_by_weight};
+use crate::grl::replay::Rollout as Scored;
 use crate::model::Trainable;
 use crate::ops::kernels::noise::mix;
-use crate::rollout::Rollout;
+use crate::rollout::{Bend, Policy, Rollout};
 use crate::run::{Checkpoint, CheckpointWriter, Metrics, Part, StepClock};
 use crate::{Error, Result};
 
@@ -85,6 +91,8 @@ struct Grl {
     features: Features,
     /// Of responses, where doubt about their rewards counts; fitted to the first ones
     responses: Option<Features>,
+    /// How states are read, where a field learns in place of the weights; fitted to the first completions
+    steering: Option<Steering>,
     train: Collector,
     eval: Option<Collector>,
     /// The first row of each prompt
@@ -136,6 +144,8 @@ struct Tally {
     passes: f64,
     clipped: Option<f64>,
     residuals: (f64, f64),
+    /// Of a token field
+    errors: (f64, f64),
 }
 
 impl Grl {
@@ -164,6 +174,21 @@ impl Grl {
                  not be found"
             );
         }
+        if let Some(most) = keys.adaptive_generations {
+            if most < generations {
+                return Err(Error::usage(format!(
+                    "`adaptive_generations`, {most}, must be at least `num_generations`, {generations}"
+                )));
+            }
+            if train.replays() {
+                return Err(Error::usage(
+                    "`adaptive_generations` cannot ask `replay_completions` for more completions",
+                ));
+            }
+        }
+        if keys.eta > 0.0 {
+            tracing::info!("`learning_rate` changes nothing with `eta` above 0: the weights stay as they are");
+        }
         let network = (keys.estimator == ValueEstimator::Network).then_some(keys.value_network);
         let actor = Actor::open(session, online, network, None)?;
         let mut rows = HashMap::new();
@@ -172,7 +197,9 @@ impl Grl {
         }
         let wanted = if keys.kernel == MemoryKernel::Delta { 0 } else { keys.feature_dim };
         let prompts = (0..train.len()).map(|row| train.prompt(row));
-        let mut features = Features::fit(actor.view.frozen_copy()?, prompts.clone(), wanted, keys.feature_prompts)?;
+        // Weights that do not move need no copy
+        let reference = if keys.eta > 0.0 { actor.view.detached()? } else { actor.view.frozen_copy()? };
+        let mut features = Features::fit(reference, prompts.clone(), wanted, keys.feature_prompts)?;
         if keys.feature_permutation {
             features.permute(prompts, session.keys.seed);
         }
@@ -184,6 +211,7 @@ impl Grl {
             actor,
             features,
             responses: None,
+            steering: None,
             train,
             eval,
             rows,
@@ -202,93 +230,12 @@ impl Grl {
             online: online.clone(),
         })
     }
-
-    fn rng(&self, what: u64) -> Xoshiro256PlusPlus {
-        Xoshiro256PlusPlus::seed_from_u64(mix(self.seed ^ mix(u64::from(self.step) ^ mix(what ^ 0x67_726c))))
-    }
-
-    /// The rows of a step: those of the plan, or from a pool those whose value is least known
-    fn prompts(&mut self, planned: Vec<usize>) -> Result<Vec<usize>> {
-        if self.keys.prompt_acquisition == PromptAcquisition::None || self.learnt.values.memory().is_empty() {
-            return Ok(planned);
-        }
-        let mut rng = self.rng(1);
-        let even = vec![1.0; self.train.len()];
-        let pool = draw_by_weight(&even, planned.len() * self.keys.acquisition_pool, &mut rng);
-        let (mut deviations, mut costs) = (Vec::new(), Vec::new());
-        for &row in &pool {
-            let ids = self.train.prompt(row);
-            let key = self.features.learn(ids)?;
-            let known = self.learnt.values.predict(self.features.point(key)?);
-            deviations.push(known.and_then(|known| known.variance).unwrap_or(0.0).sqrt());
-            costs.push(ids.len() as f64);
-        }
-        let weights = acquisition_weights(&deviations, &costs)?;
-        Ok(draw_by_weight(&weights, planned.len(), &mut rng).into_iter().map(|i| pool[i]).collect())
-    }
-
-    /// Judged completions as the store keeps them
-    fn scored(&mut self, rollout: &mut Rollout, clock: &mut StepClock) -> Result<Vec<Scored>> {
-        let temperature = self.online.temperature;
-        rollout.ref_log_probs =
-            clock.time(Part::Reference, || log_probs(self.features.reference(), rollout, self.batch, temperature))?;
-        let exact = rollout.sampled_log_probs.len() == rollout.len();
-        // Where the sampler drew from π itself, its log-probabilities are π's
-        let policy = if exact && self.train.samples_whole_distribution() {
-            rollout.sampled_log_probs.clone()
-        } else {
-            clock.time(Part::Forward, || log_probs(&self.actor.view, rollout, self.batch, temperature))?
-        };
-        let behaviour = if exact { &rollout.sampled_log_probs } else { &policy };
-        let below_zero = |values: &[f32]| values.iter().map(|x| x.min(0.0)).collect::<Vec<f32>>();
-        let mut scored = Vec::with_capacity(rollout.len());
-        for i in 0..rollout.len() {
-            let ids = &rollout.prompts[rollout.prompt_of[i]];
-            let prompt = self.features.learn(ids)?;
-            // A completion that no reward can judge says nothing
-            let Some(reward) = rollout.rewards[i] else { continue };
-            let log_probs_ref = below_zero(&rollout.ref_log_probs[i]);
-            let pairs = policy[i].iter().zip(&log_probs_ref);
-            scored.push(Scored {
-                prompt,
-                prompt_tokens: ids.clone(),
-                tokens: rollout.completions[i].clone(),
-                reward,
-                reward_kind: RewardKind::Gold,
-                reward_variance: 0.0,
-                log_ratio: pairs.map(|(policy, reference)| f64::from(*policy) - f64::from(*reference)).sum(),
-                log_probs_behaviour: below_zero(&behaviour[i]),
-                log_probs_ref,
-                born: self.step,
-                group: self.learnt.next_group.wrapping_add(rollout.prompt_of[i] as u32),
-            });
-        }
-        Ok(scored)
-    }
-
-    /// Fresh completions of held-out prompts: what they score, and how well the field foresaw it
-    fn evaluate(&mut self, rows: &[usize], clock: &mut StepClock) -> Result<Outcome> {
-        let Some(mut eval) = self.eval.take() else { return Err(Error::run("there are no held-out prompts")) };
-        let result = (|| {
-            let per_prompt = self.online.num_generations_eval.unwrap_or(self.online.num_generations);
-            let seed = mix(self.seed ^ mix(rows[0] as u64 ^ 0x6576_616c));
-            let mut rollout = eval.collect(&self.actor.view, rows, per_prompt, seed, clock, &|| Ok(()))?;
-            let scored = self.scored(&mut rollout, clock)?;
-            let mut metrics = self.rollout_metrics(&rollout, &scored, &eval.reward_weights().0)?;
-            metrics.extend(self.calibration_metrics(&scored)?.iter());
-            objective_metrics(&rollout, self.learnt.tau, &mut metrics);
-            let graph = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
-            let loss = -metrics.get("soft_return").unwrap_or(0.0);
-            Ok(Outcome { loss, graph, metrics, tokens: rollout.tokens() })
-        })();
-        self.eval = Some(eval);
-        result
-    }
 }
 
 impl Objective for Grl {
     fn model(&self) -> &dyn Trainable {
-        &self.actor
+        // The view has no variables: nothing can move its weights
+        if self.is_frozen() { &self.actor.view } else { &self.actor }
     }
 
     /// Prompts
@@ -315,20 +262,33 @@ impl Objective for Grl {
         self.in_memory = begin.elapsed();
         let seed = mix(self.seed ^ mix(context.step ^ 0x0067_726c));
         let check = context.checker();
-        let per_prompt = self.online.num_generations;
-        let mut rollout = self.train.collect(&self.actor.view, &prompts, per_prompt, seed, context.clock, &check)?;
-        let mut scored = self.scored(&mut rollout, context.clock)?;
+        let counts = self.counts(&prompts)?;
+        let bend = self.bend_rows(&prompts, Split::Train)?;
+        let policy = Policy { model: &self.actor.view, bend: bend.as_ref().map(|bend| bend as &dyn Bend) };
+        let mut rollout = self.train.write(&policy, &prompts, &counts, seed, context.clock, &check)?;
+        let guesses = self.guesses(&rollout)?;
+        let asked: Vec<bool> = guesses.iter().map(Option::is_none).collect();
+        self.train.judge(&mut rollout, &asked, context.clock, &check)?;
+        let mut scored = self.scored(&mut rollout, &guesses, context.clock)?;
         let begin = Instant::now();
         self.before = Some(Box::new(self.learnt.clone()));
         let due = context.step.is_multiple_of(self.keys.kernel_fit_steps as u64);
-        let doubted = if self.keys.reward_pessimism { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
+        let doubted = if self.remembers_responses() { Some(self.doubt_rewards(&mut scored, due)?) } else { None };
         self.metrics = self.rollout_metrics(&rollout, &scored, &self.train.reward_weights().0)?;
-        if let Some(doubted) = doubted {
+        if let Some(doubted) = doubted.filter(|_| self.keys.reward_pessimism) {
             self.metrics.set("reward_pessimism", doubted);
+        }
+        if self.keys.imputation.is_some() {
+            self.metrics.extend(imputation_metrics(&guesses).iter());
+        }
+        if self.keys.adaptive_generations.is_some() {
+            self.metrics.set("generations/min", counts.iter().min().map_or(0.0, |count| *count as f64));
+            self.metrics.set("generations/max", counts.iter().max().map_or(0.0, |count| *count as f64));
         }
         let (kl, judged) = (self.metrics.get("kl").unwrap_or(f64::NAN), scored.len());
         self.learnt.next_group = self.learnt.next_group.wrapping_add(prompts.len() as u32);
         let fresh = self.learnt.add(scored, &self.features, self.step, due)?;
+        self.fit_states(fresh)?;
         self.metrics.extend(self.memory_metrics(fresh)?.iter());
         if judged < rollout.len() {
             self.metrics.set("unjudged", (rollout.len() - judged) as f64);
@@ -354,6 +314,7 @@ impl Objective for Grl {
 
     fn forward(&mut self, pass: &Pass<'_>, clock: &mut StepClock) -> Result<Outcome> {
         match pass.split {
+            Split::Train if self.is_frozen() => clock.time(Part::Forward, || self.learn_field(pass)),
             Split::Train => clock.time(Part::Forward, || self.loss(pass)),
             Split::Eval => self.evaluate(pass.rows, clock),
         }
@@ -382,6 +343,10 @@ impl Objective for Grl {
         let tally = std::mem::take(&mut self.tally);
         let mut metrics = std::mem::take(&mut self.metrics);
         metrics.set("residual", (tally.residuals.0 / tally.residuals.1.max(1.0)).sqrt());
+        if let Some(particles) = &self.learnt.particles {
+            metrics.set("field/error", (tally.errors.0 / tally.errors.1.max(1.0)).sqrt());
+            metrics.set("field/size", particles.len() as f64);
+        }
         if tally.replays > 0.0 {
             metrics.set("replay/effective_sample_size", tally.sample_size / tally.replays);
             metrics.set("replay/kl", tally.behaviour_kl / tally.replays);
@@ -413,7 +378,8 @@ impl Objective for Grl {
 
     fn restore_state(&mut self, checkpoint: &Checkpoint, state: Value) -> Result<()> {
         let head = keep::restore(checkpoint.path(), &state, &mut self.learnt, &mut self.features)?;
-        if self.keys.reward_pessimism {
+        self.restore_field(checkpoint.path())?;
+        if self.remembers_responses() {
             let reference = self.features.reference().detached()?;
             let found = keep::restore_responses(checkpoint.path(), &state, &mut self.learnt, &self.keys, reference)?;
             self.responses = found;

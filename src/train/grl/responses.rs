@@ -1,4 +1,5 @@
-//! Doubt about rewards: a Gaussian process over responses that were scored, and what a careful learner takes off for it.
+//! Doubt about rewards: a Gaussian process over responses that were scored, what a careful learner takes off for it, and
+//! rewards that need not be asked for because it foretells them.
 //!
 //! The variance of a prompt's value says nothing about a reward that is being exploited. That of a reward at a response says
 //! how unlike it is to all that were judged: R − σ²/2τ is the reward of a learner at temperature τ that averages e^{−R/τ}.
@@ -8,7 +9,10 @@ use super::values::Values;
 use super::{Grl, Scored};
 use crate::Result;
 use crate::config::{GrlKeys, MemoryKernel, ValueEstimator};
-use crate::grl::uncertainty::pessimistic_reward;
+use crate::grl::replay::RewardKind;
+use crate::grl::uncertainty::{can_impute, pessimistic_reward};
+use crate::grl::value::Prediction;
+use crate::rollout::Rollout;
 
 /// The memory of responses: a smooth process, for no response comes twice
 pub(super) fn response_values(keys: &GrlKeys, dim: usize) -> Result<Values> {
@@ -22,8 +26,44 @@ pub(super) fn response_values(keys: &GrlKeys, dim: usize) -> Result<Values> {
     Values::new(&keys, dim)
 }
 
+/// A reward that was not asked for
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guess {
+    /// What the process over responses expects
+    pub mean: f64,
+    /// Of its mean, the noise of a single reward left out
+    pub variance: f64,
+}
+
 impl Grl {
-    /// Takes σ²/2τ off each reward, σ² by the responses of earlier steps, and remembers these; the mean that was taken off
+    /// Whether rewards of responses are remembered
+    pub(super) fn remembers_responses(&self) -> bool {
+        self.keys.reward_pessimism || self.keys.imputation.is_some()
+    }
+
+    /// For each completion the reward that need not be asked for, where the process is sure enough of it: its own doubt and
+    /// the noise of a reward together. A process that takes all rewards for noise is sure of its mean everywhere, and of no
+    /// reward
+    pub(super) fn guesses(&mut self, rollout: &Rollout) -> Result<Vec<Option<Guess>>> {
+        let none = vec![None; rollout.len()];
+        let Some(largest) = self.keys.imputation else { return Ok(none) };
+        let (Some(features), Some(values)) = (&mut self.responses, &self.learnt.responses) else { return Ok(none) };
+        let mut all = Vec::with_capacity(rollout.len());
+        for i in 0..rollout.len() {
+            let (prompt, completion) = rollout.sequence(i);
+            let key = features.learn(&[prompt, completion].concat())?;
+            let known = values.predict(features.point(key)?);
+            let sure = known.filter(|known| {
+                let noisy = Prediction { variance: known.variance.map(|v| v + values.fitted().noise), ..*known };
+                can_impute(&noisy, largest)
+            });
+            all.push(sure.and_then(|known| Some(Guess { mean: known.mean, variance: known.variance? })));
+        }
+        Ok(all)
+    }
+
+    /// Remembers rewards that were asked for and, where it is wanted, takes σ²/2τ off each reward, σ² by the responses of
+    /// earlier steps; the mean that was taken off
     pub(super) fn doubt_rewards(&mut self, scored: &mut [Scored], fit_kernel: bool) -> Result<f64> {
         let sequences: Vec<Vec<u32>> =
             scored.iter().map(|response| [&response.prompt_tokens[..], &response.tokens].concat()).collect();
@@ -41,8 +81,11 @@ impl Grl {
         let points = keys.iter().map(|key| features.point(*key)).collect::<Result<Vec<_>>>()?;
         let variances: Vec<f64> =
             points.iter().map(|point| values.predict(*point).and_then(|known| known.variance).unwrap_or(0.0)).collect();
-        values.make_room(&points, self.step)?;
-        for (point, response) in points.into_iter().zip(&*scored) {
+        // What the process said itself teaches it nothing
+        let asked: Vec<_> =
+            points.into_iter().zip(&*scored).filter(|(_, own)| own.reward_kind != RewardKind::Imputed).collect();
+        values.make_room(&asked.iter().map(|(point, _)| *point).collect::<Vec<_>>(), self.step)?;
+        for (point, response) in asked {
             values.restate(point, &[response.reward], self.step)?;
         }
         if fit_kernel {
@@ -51,6 +94,9 @@ impl Grl {
         values.refit()?;
         // Responses do not come back: their features need not be kept
         features.forget();
+        if !self.keys.reward_pessimism {
+            return Ok(0.0);
+        }
         let mut taken = 0.0;
         for (response, variance) in scored.iter_mut().zip(variances) {
             let careful = pessimistic_reward(response.reward, variance, self.learnt.tau);

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::algo::kl::{AdaptiveKl, FixedKl, KlController};
 use crate::config::GrlKeys;
 use crate::grl::kernel::Point;
+use crate::grl::memory::TokenMemory;
 use crate::grl::replay::{ReplayStore, Rollout};
 
 /// What is learnt beside the weights
@@ -19,6 +20,8 @@ pub struct Learnt {
     pub values: Values,
     /// Rewards of responses, where doubt about them counts
     pub responses: Option<Values>,
+    /// Tokens at states, where a field steers the decoder
+    pub particles: Option<TokenMemory>,
     /// What steers τ
     pub controller: KlController,
     /// The τ that soft returns are stated with
@@ -40,6 +43,7 @@ impl Learnt {
             store: ReplayStore::new(keys.replay_capacity, keys.replay_max_age as u32)?,
             values: Values::new(keys, dim)?,
             responses: None,
+            particles: None,
             controller,
             tau: keys.tau,
             next_group: 0,
