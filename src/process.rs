@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_group_ends_with_what_it_started() {
-        let script = "sleep 60 & echo $!; echo last words >&2; wait";
+        let script = "echo last words >&2; sleep 60 & echo $!; wait";
         let mut group = Group::start(Command::new("sh").args(["-c", script]), |_| {}).unwrap();
         let grandchild = next_line(&mut BufReader::new(group.stdout().unwrap())).unwrap();
         group.end(Duration::ZERO);

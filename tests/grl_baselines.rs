@@ -242,7 +242,7 @@ fn the_comparison_of_all_arms_runs_and_claims_nothing_from_one_seed() {
     let (before, after) = (whole.find("  reviews:").unwrap(), whole.find("\nruns:").unwrap());
     let short = format!("{}{}", &whole[..before], &whole[after..])
         .replace("seeds: 10", "seeds: [3]")
-        .replace("reward_queries: 3200", "reward_queries: 400")
+        .replace("reward_queries: 1600", "reward_queries: 400")
         .replace("num_generations_eval: 16", "num_generations_eval: 2");
     fs::write(&config, short.replace("per_device_eval_batch_size: 320", "per_device_eval_batch_size: 40")).unwrap();
     let mut compare = command(&["compare", "--config", text(&config), "--output_dir", text(&out), "--quiet"]);
