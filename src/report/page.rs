@@ -63,14 +63,18 @@ struct Final {
     values: Vec<String>,
 }
 
-/// The page of these runs, overlaid where there are several, after what else is known of them
+/// The page of these runs, overlaid where there are several, with what else is known of them behind their curves
 pub fn render(sections: &[Section], runs: &[Run]) -> Result<String> {
     let titles: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-    render_after(&titles.join(", "), sections, runs)
+    page(&titles.join(", "), &[], runs, sections)
 }
 
-/// A page of runs that begins with what somebody found out about them
+/// A page of runs that begins with what somebody found out about them, which folds the runs themselves
 pub fn render_after(title: &str, sections: &[Section], runs: &[Run]) -> Result<String> {
+    page(title, sections, runs, &[])
+}
+
+fn page(title: &str, before: &[Section], runs: &[Run], behind: &[Section]) -> Result<String> {
     let names: BTreeSet<&str> = runs.iter().flat_map(|run| run.metrics.keys()).map(String::as_str).collect();
     let bases: BTreeSet<&str> = names.iter().map(|name| name.strip_prefix(EVAL).unwrap_or(name)).collect();
     let main: Vec<&str> =
@@ -81,7 +85,8 @@ pub fn render_after(title: &str, sections: &[Section], runs: &[Run]) -> Result<S
     };
     let shown = context! {
         title => title,
-        sections => jinja(sections),
+        sections => jinja(before),
+        behind => jinja(behind),
         version => env!("CARGO_PKG_VERSION"),
         palette => jinja(PALETTE),
         runs => jinja(runs.iter().enumerate().map(header).collect::<Vec<_>>()),
