@@ -23,7 +23,7 @@ use collimate::train::registry::RECIPES;
 use pages::{Page, Shown, agree, is_ours};
 
 /// Page, beginning of the command, why no test runs it
-const NOT_RUN: [(&str, &str, &str); 13] = [
+const NOT_RUN: [(&str, &str, &str); 14] = [
     ("README.md", "cargo run --release -- demo", "tests/demo.rs runs it"),
     ("README.md", "cargo test --release", "it is running"),
     ("docs/demo.md", "collimate demo", "tests/demo.rs runs it"),
@@ -32,6 +32,7 @@ const NOT_RUN: [(&str, &str, &str); 13] = [
     ("docs/grl_results.md", "python3 scripts/grl/frontier.py", "reads what hours of runs leave"),
     ("docs/grl_results.md", "python3 scripts/grl/rates.py", "reads what hours of runs leave"),
     ("docs/grl_results.md", "python3 scripts/grl/language_table.py", "reads what hours of runs leave"),
+    ("docs/grl_results.md", "python3 scripts/bench/grl_memory.py", "needs a model of 124 million parameters"),
     ("docs/classical.md", "python3 scripts/bench/rl_returns.py", "hours, beside another program"),
     ("docs/classical_offpolicy.md", "python3 scripts/bench/rl.py", "measures beside another program"),
     ("docs/gymnasium.md", "collimate rl train --agent sac --env gym:HalfCheetah-v5", "needs MuJoCo"),
