@@ -10,8 +10,7 @@ fn main() -> ExitCode {
 }
 
 /// Keeps candle's elementwise operations on the thread that calls them. They have a pool of their own, which knows nothing of
-/// `--threads` and spins while it waits: a tenth of a step of a small model on a busy machine, and the sums that are left to
-/// candle are no hundredth of one on an idle machine
+/// `--threads` and spins while it waits: a tenth of a step of a small model on a busy machine
 #[expect(unsafe_code, reason = "the environment is the only switch")]
 fn leave_threads_to_the_kernels() {
     const POOL: &str = "CANDLE_NUM_THREADS";

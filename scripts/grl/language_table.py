@@ -47,7 +47,7 @@ def main():
             areas, rewards, kls, queries = [], [], [], []
             for run in sorted((cells / arm / task).glob("seed-*/summary.json")):
                 seen = evaluations(run.parent)
-                points = [(row["eval_reward_queries"] if "eval_reward_queries" in row else 0.0,
+                points = [(row.get("eval_reward_queries", 0.0),
                            (row["eval_objective"] - low) / (high - low)) for row in seen]
                 areas.append(area(points))
                 rewards.append(seen[-1]["eval_reward"])

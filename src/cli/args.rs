@@ -44,7 +44,7 @@ impl Common {
     /// Starts logging and the thread pool
     ///
     /// The thread that calls is one of the pool's own: handing each operation over to another one and waiting for it costs a
-    /// small model more than the operation does, and on a busy machine each time a turn in the queue
+    /// small model two switches of threads an operation, and on a busy machine a turn in the queue each
     pub(super) fn apply(&self) -> Result<()> {
         logging::start(self.quiet);
         // 0 leaves the number to RAYON_NUM_THREADS and the machine

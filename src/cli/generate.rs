@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::args::{count, precision, share};
-use super::output::Output;
+use super::output::{Output, one_line};
 use super::sampling::{SamplingArgs, TextStream};
 use super::speaker::{Bends, Speaker};
 use crate::data::{Place, ReadOptions, read_dataset};
@@ -134,22 +134,12 @@ fn speaker(args: &Args, source: &ModelSource, eta: Option<f64>) -> Result<Speake
 /// Says how well the memory knows each prompt
 fn report(args: &Args, texts: &[(String, Option<Place>)], bends: &Bends) {
     for (g, (text, place)) in bends.confidences().into_iter().flatten().zip(texts) {
-        let name = place.as_ref().map_or_else(|| format!("`{}`", start_of(text)), ToString::to_string);
+        let name = place.as_ref().map_or_else(|| format!("`{}`", one_line(text, 40)), ToString::to_string);
         if *g < args.g_min {
             tracing::warn!("{name}: g is {g:.3}, below `g_min`: the memory does not know such prompts");
         } else {
             tracing::info!("{name}: g is {g:.3}");
         }
-    }
-}
-
-/// The beginning of a text, for messages
-fn start_of(text: &str) -> String {
-    const LONGEST: usize = 40;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }
 

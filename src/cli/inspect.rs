@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::args::count;
-use super::output::Output;
+use super::output::{Output, one_line};
 use crate::Result;
 use crate::train::grl::{Explanation, Kept};
+
+/// Letters shown of a prompt or response
+const LONGEST: usize = 100;
 
 /// What the numbers are and what they are not
 const NOTE: &str = "this explains the value of the prompt, which the policy was trained against; it does not explain \
@@ -101,26 +104,17 @@ fn print(output: &mut Output, kept: &Kept, found: &Explanation) -> Result<()> {
             near.correlation,
             near.count,
             near.value,
-            one_line(&near.prompt)
+            one_line(&near.prompt, LONGEST)
         ))?;
         for response in &near.responses {
             output.line(&format!(
                 "{:>27.4}  {:>11.4}    {}",
                 response.soft_return,
                 response.reward,
-                one_line(&response.text)
+                one_line(&response.text, LONGEST)
             ))?;
         }
     }
     output.line("")?;
     output.line(NOTE)
-}
-
-fn one_line(text: &str) -> String {
-    const LONGEST: usize = 100;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
 }

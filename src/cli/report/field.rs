@@ -1,6 +1,7 @@
 //! What a report shows of a reinforcement field: where its prompts lie, how it grew, whether its doubt was right.
 
 use crate::Result;
+use crate::cli::output::one_line;
 use crate::report::Run;
 use crate::report::chart::{self, Curve};
 use crate::report::scatter::{self, Mark, Series};
@@ -85,7 +86,8 @@ fn parts(landscape: &Landscape) -> Table {
         // Those nearest to the part's own mean say best what it is
         let mut typical: Vec<&Place> = places().collect();
         typical.sort_by(|a, b| (a.value - mean).abs().total_cmp(&(b.value - mean).abs()));
-        let prompts: Vec<String> = typical.iter().take(EXAMPLES).map(|place| short(&place.prompt)).collect();
+        let prompts: Vec<String> =
+            typical.iter().take(EXAMPLES).map(|place| one_line(&place.prompt, LONGEST)).collect();
         let cells = vec![
             part.members.len().to_string(),
             format!("{:.0} %", 100.0 * part.share),
@@ -97,14 +99,6 @@ fn parts(landscape: &Landscape) -> Table {
     Table {
         columns: ["prompts", "share of the field's norm", "mean value", "for example"].map(str::to_owned).into(),
         rows: landscape.parts.iter().enumerate().map(row).collect(),
-    }
-}
-
-fn short(prompt: &str) -> String {
-    let line = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }
 

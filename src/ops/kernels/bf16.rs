@@ -306,14 +306,7 @@ mod tests {
     use half::bf16;
 
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let next = |state: &mut u32| {
-            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (*state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).scan(seed, |state, _| Some(next(state))).collect()
-    }
+    use crate::ops::kernels::testing::numbers;
 
     #[test]
     fn products_are_those_of_rounded_operands() {

@@ -90,3 +90,16 @@ pub fn buffer(n: usize) -> Vec<f32> {
     // Zeroed pages come lazily from the allocator for large sizes; an uninitialised buffer measured no better
     vec![0.0; n]
 }
+
+/// What the kernels' tests share
+#[cfg(test)]
+mod testing {
+    /// Numbers from -1 to 1 that look random
+    pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let next = |state: &mut u32| {
+            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (*state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..n).scan(seed, |state, _| Some(next(state))).collect()
+    }
+}

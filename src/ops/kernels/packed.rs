@@ -132,15 +132,8 @@ mod tests {
     use half::bf16;
 
     use super::*;
+    use crate::ops::kernels::testing::numbers;
     use crate::ops::kernels::{Simd, simd_level};
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let next = |state: &mut u32| {
-            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (*state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).scan(seed, |state, _| Some(next(state))).collect()
-    }
 
     /// Loops that this processor has
     fn loops() -> Vec<Loop> {

@@ -203,14 +203,7 @@ simd! {
 mod tests {
     use super::*;
     use crate::ops::kernels::mlp;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let next = |state: &mut u32| {
-            *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (*state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        (0..n).scan(seed, |state, _| Some(next(state))).collect()
-    }
+    use crate::ops::kernels::testing::numbers;
 
     fn in_panels(rows: usize, width: usize, x: &[f32]) -> Vec<f32> {
         // What is in the buffer before must not matter

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -70,10 +71,7 @@ pub(super) struct Particle {
 impl Record {
     /// Reads `particles.json` of a folder
     pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(PARTICLES);
-        let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
-        serde_json::from_slice(&text)
-            .map_err(|cause| Error::read(&path, cause).hint("the file is truncated, or was written by another version"))
+        read_record(&folder.join(PARTICLES))
     }
 
     /// Whose the memory is
@@ -131,10 +129,7 @@ impl Grl {
             estimator: learnt.values.estimator(),
             particles: memory.iter().map(|at| particle(at.point.key)).collect::<Result<_>>()?,
         };
-        let path = folder.join(PARTICLES);
-        let mut json = serde_json::to_vec_pretty(&record).map_err(|cause| Error::write(&path, cause))?;
-        json.push(b'\n');
-        files::write_bytes(&path, &json)?;
+        write_record(&folder.join(PARTICLES), &record)?;
         self.keep_field(folder, learnt)
     }
 }
@@ -176,6 +171,20 @@ pub(super) fn save(
         head,
     };
     serde_json::to_value(saved).map_err(|cause| Error::run(format!("cannot save the state of the run: {cause}")))
+}
+
+/// Writes what says whose a memory is
+pub(super) fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_vec_pretty(record).map_err(|cause| Error::write(path, cause))?;
+    json.push(b'\n');
+    files::write_bytes(path, &json)
+}
+
+/// Reads what [`write_record`] wrote
+pub(super) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).map_err(|cause| Error::read(path, cause))?;
+    serde_json::from_slice(&text)
+        .map_err(|cause| Error::read(path, cause).hint("the file is truncated, or was written by another version"))
 }
 
 /// Reads a file of the memory, and names it where it is wrong

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Grl;
 use super::features::Features;
-use super::keep::{FEATURE_MAP, read, read_map};
+use super::keep::{FEATURE_MAP, read, read_map, read_record, write_record};
 use super::state::Learnt;
 use super::steering::{FieldBend, Reading, Steering, Tokens};
 use crate::config::FieldTokens;
@@ -46,10 +46,7 @@ impl Grl {
             reading: steering.reading().clone(),
             particles: particles.len(),
         };
-        let path = folder.join(TOKEN_FIELD);
-        let mut json = serde_json::to_vec_pretty(&record).map_err(|cause| Error::write(&path, cause))?;
-        json.push(b'\n');
-        files::write_bytes(&path, &json)
+        write_record(&folder.join(TOKEN_FIELD), &record)
     }
 
     /// Puts back what [`Self::keep_field`] wrote
@@ -98,14 +95,7 @@ impl Record {
     /// Of the field in a folder, where there is one
     fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(TOKEN_FIELD);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read(&path).map_err(|cause| Error::read(&path, cause))?;
-        let record = serde_json::from_slice(&text).map_err(|cause| {
-            Error::read(&path, cause).hint("the file is truncated, or was written by another version")
-        })?;
-        Ok(Some(record))
+        if path.is_file() { read_record(&path).map(Some) } else { Ok(None) }
     }
 
     /// The field itself, which must be that of this model
