@@ -36,7 +36,8 @@ pub struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// `slots` sequences of at most `capacity` tokens each
     pub fn new(model: &'a PackedGpt2, slots: usize, capacity: usize) -> Self {
-        let caches = model.blocks.iter().map(|block| KvCache::new(block.heads, slots, capacity)).collect();
+        let cache = |heads| KvCache::new(heads, slots, capacity, model.precision);
+        let caches = model.blocks.iter().map(|block| cache(block.heads)).collect();
         Self { model, caches, capacity, lengths: vec![0; slots] }
     }
 
@@ -78,7 +79,8 @@ impl<'a> Decoder<'a> {
             let ends = sequences.iter().map(|sequence| sequence.row + sequence.rows - 1);
             let last: Vec<f32> = ends.flat_map(|row| &x[row * c..][..c]).copied().collect();
             let mut logits = buffer(sequences.len() * model.config.vocab_size);
-            let hidden = model.ln_f.forward(&last);
+            let mut hidden = buffer(last.len());
+            model.ln_f.forward(&last, &mut hidden);
             model.head.multiply(sequences.len(), &hidden, None, &mut logits);
             Ends { hidden, logits }
         });
@@ -128,15 +130,21 @@ impl<'a> Decoder<'a> {
 
 /// The residual stream x (N, C) through all blocks
 fn run_blocks(model: &PackedGpt2, caches: &mut [KvCache], sequences: &[NewRows], x: &mut [f32]) {
-    let n = x.len() / model.config.n_embd;
+    let (c, f) = (model.config.n_embd, model.config.inner_size());
+    let n = x.len() / c;
+    // Each block overwrites what the one before it left here: zeroing new ones would be 3 % of a step of 16 rows
+    let [mut normed, mut attended, mut added] = [(); 3].map(|()| buffer(n * c));
+    let (mut qkv, mut inner, mut active) = (buffer(n * 3 * c), buffer(n * f), buffer(n * f));
     for (block, cache) in model.blocks.iter().zip(caches) {
-        let qkv = block.c_attn.forward(n, &block.ln_1.forward(x)); // (N, 3C)
-        cache.append(&qkv, sequences);
-        let mut attended = buffer(x.len());
+        block.ln_1.forward(x, &mut normed);
+        block.c_attn.forward(n, &normed, &mut qkv);
         cache.attend(&qkv, sequences, &mut attended);
-        layers::add(x, &block.attn_proj.forward(n, &attended));
-        let inner = block.c_fc.forward(n, &block.ln_2.forward(x)); // (N, 4C)
-        let inner = layers::activation(model.config.activation_function, &inner);
-        layers::add(x, &block.mlp_proj.forward(n, &inner));
+        block.attn_proj.forward(n, &attended, &mut added);
+        layers::add(x, &added);
+        block.ln_2.forward(x, &mut normed);
+        block.c_fc.forward(n, &normed, &mut inner);
+        layers::activation_to(model.config.activation_function, &inner, &mut active);
+        block.mlp_proj.forward(n, &active, &mut added);
+        layers::add(x, &added);
     }
 }

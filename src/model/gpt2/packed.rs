@@ -9,7 +9,6 @@ use super::block::heads;
 use super::{Gpt2, tensors};
 use crate::model::config::Gpt2Config;
 use crate::model::weights;
-use crate::ops::kernels::buffer;
 use crate::ops::kernels::layers;
 use crate::ops::kernels::matmul::Mat;
 use crate::ops::kernels::packed::Packed;
@@ -33,9 +32,9 @@ impl Norm {
         })
     }
 
-    /// x (N, C) → (N, C)
-    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
-        layers::layer_norm(x, &self.weight, &self.bias, self.eps)
+    /// x (N, C) → y (N, C)
+    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
+        layers::layer_norm_to(x, &self.weight, &self.bias, self.eps, y);
     }
 }
 
@@ -50,11 +49,9 @@ impl Linear {
         Ok(Self { weight: weights.packed(&format!("{name}.weight"))?, bias: weights.vector(&format!("{name}.bias"))? })
     }
 
-    /// x (n, I) → (n, O)
-    pub fn forward(&self, n: usize, x: &[f32]) -> Vec<f32> {
-        let mut y = buffer(n * self.bias.len());
-        self.weight.multiply(n, x, Some(&self.bias), &mut y);
-        y
+    /// x (n, I) → y (n, O)
+    pub fn forward(&self, n: usize, x: &[f32], y: &mut [f32]) {
+        self.weight.multiply(n, x, Some(&self.bias), y);
     }
 }
 
@@ -73,6 +70,8 @@ pub(super) struct Block {
 /// they were taken from
 pub struct PackedGpt2 {
     pub(super) config: Gpt2Config,
+    /// Of the products, and of keys and values in a cache
+    pub(super) precision: Precision,
     /// Token embeddings (V, C), in f32
     pub(super) wte: Tensor,
     /// Position embeddings (P, C), in f32
@@ -141,7 +140,11 @@ impl PackedGpt2 {
         let prepare = |(name, tensor): &(String, Tensor)| {
             Ok((name.clone(), Prepared::new(config, model.precision(), name, tensor)?))
         };
-        Self::assemble(config.clone(), Weights(model.weights().iter().map(prepare).collect::<Result<_>>()?))
+        Self::assemble(
+            config.clone(),
+            model.precision(),
+            Weights(model.weights().iter().map(prepare).collect::<Result<_>>()?),
+        )
     }
 
     /// Packs the weights in a folder while they are read, so that they are in memory once
@@ -150,10 +153,10 @@ impl PackedGpt2 {
         let prepared = weights::load_as(folder, &tensors(&config), &[], |name, tensor| {
             Prepared::new(&config, precision, name, &tensor)
         })?;
-        Self::assemble(config, Weights(prepared))
+        Self::assemble(config, precision, Weights(prepared))
     }
 
-    fn assemble(config: Gpt2Config, mut prepared: Weights) -> Result<Self> {
+    fn assemble(config: Gpt2Config, precision: Precision, mut prepared: Weights) -> Result<Self> {
         let eps = config.layer_norm_epsilon as f32;
         let blocks = (0..config.n_layer).map(|i| {
             let prefix = format!("transformer.h.{i}");
@@ -172,7 +175,7 @@ impl PackedGpt2 {
         let head = if config.tie_word_embeddings { "transformer.wte.weight" } else { "lm_head.weight" };
         let head = prepared.packed(head)?;
         let (wte, wpe) = (prepared.plain("transformer.wte.weight")?, prepared.plain("transformer.wpe.weight")?);
-        Ok(Self { config, wte, wpe, blocks, ln_f, head })
+        Ok(Self { config, precision, wte, wpe, blocks, ln_f, head })
     }
 
     /// Shape and constants

@@ -110,15 +110,20 @@ pub fn column_sums(g: &[f32], db: &mut [f32], accumulate: bool) {
 
 /// Layer norm of each row: x (N, C) → (N, C)
 pub fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32) -> Vec<f32> {
-    let c = w.len();
     let mut y = buffer(x.len());
-    for_blocks(&mut y, ROWS * c, |i, y| {
+    layer_norm_to(x, w, b, eps, &mut y);
+    y
+}
+
+/// [`layer_norm`] into memory of the caller
+pub fn layer_norm_to(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+    let c = w.len();
+    for_blocks(y, ROWS * c, |i, y| {
         let x = part(x, i, ROWS * c, y);
         for (y, x) in y.chunks_mut(c).zip(x.chunks(c)) {
             vector::layer_norm(x, w, b, eps, y);
         }
     });
-    y
 }
 
 /// Gradients of [`layer_norm`]: dx (N, C), dw and db (C,)
@@ -180,7 +185,13 @@ pub enum Activation {
 /// f(x), elementwise
 pub fn activation(kind: Activation, x: &[f32]) -> Vec<f32> {
     let mut y = buffer(x.len());
-    for_blocks(&mut y, BLOCK, |i, y| {
+    activation_to(kind, x, &mut y);
+    y
+}
+
+/// [`activation`] into memory of the caller
+pub fn activation_to(kind: Activation, x: &[f32], y: &mut [f32]) {
+    for_blocks(y, BLOCK, |i, y| {
         let x = part(x, i, BLOCK, y);
         let map = |y: &mut [f32], f: fn(f32) -> f32| y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x));
         match kind {
@@ -191,7 +202,6 @@ pub fn activation(kind: Activation, x: &[f32]) -> Vec<f32> {
             Activation::Tanh => map(y, f32::tanh),
         }
     });
-    y
 }
 
 /// g ← g·f′(x)

@@ -5,6 +5,8 @@
 //! is multiplied the next is fetched. Panels are split over threads; a sum is never split, so threads, the number of rows
 //! and what the other rows hold do not change a byte of a row's result.
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
 
 use super::bf16;
@@ -61,7 +63,11 @@ impl Packed {
         let groups = m.div_ceil(kernel.most_rows());
         let height = m.div_ceil(groups);
         let parallel = m * n * k >= SERIAL_BELOW && rayon::current_num_threads() > 1;
-        let mut words = vec![0_u32; m * steps];
+        let mut memory = WORDS.take();
+        if memory.len() < m * steps {
+            memory.resize(m * steps, 0);
+        }
+        let words = &mut memory[..m * steps];
         let pack_group = |(g, to): (usize, &mut [u32])| {
             let rows = height.min(m - g * height);
             pack(kernel, Mat::rows(&x[g * height * k..], k), rows, rows, k, to);
@@ -96,15 +102,24 @@ impl Packed {
         };
         let panels = n.div_ceil(WIDTH);
         if parallel {
-            // Neighbouring panels stay together: memory is read in long runs
-            let run = panels.div_ceil(4 * rayon::current_num_threads());
+            // Neighbouring panels stay together: memory is read in long runs. Where a panel is fetched while the one before it
+            // is multiplied, the first of a run is waited for, so that a thread has one run; with more rows than that the
+            // wait is nothing, and with fewer than 5 threads wait for the memory and even each other out
+            let runs = if (5..=2 * kernel.most_rows()).contains(&m) { 1 } else { 4 };
+            let run = panels.div_ceil(runs * rayon::current_num_threads());
             (0..panels.div_ceil(run))
                 .into_par_iter()
                 .for_each(|i| (i * run..((i + 1) * run).min(panels)).for_each(panel));
         } else {
             (0..panels).for_each(panel);
         }
+        WORDS.set(memory);
     }
+}
+
+thread_local! {
+    /// What a product packs its rows into: kept, so that it need not be zeroed for every product
+    static WORDS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Words along k: bfloat16 has two numbers in one

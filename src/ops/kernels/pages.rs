@@ -24,16 +24,6 @@ impl Pages {
         }
         Self(Memory::Heap(vec![0; n]))
     }
-
-    /// The words as numbers
-    pub fn floats(&self) -> &[f32] {
-        bytemuck::cast_slice(self)
-    }
-
-    /// The words as numbers
-    pub fn floats_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(self)
-    }
 }
 
 impl Deref for Pages {
