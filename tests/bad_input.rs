@@ -68,7 +68,8 @@ fn says(outcome: &Outcome, code: i32, expected: &[&str]) {
 fn rows_that_cannot_be_read_are_named_by_file_and_line() {
     let cut = "hint: the file may have been cut off; fetch or write it again\n";
     let one_format = "hint: a dataset holds rows of one format; correct or remove this row\n";
-    let columns = "hint: map columns with `columns: {FOUND: EXPECTED}`\n";
+    let columns =
+        "hint: map columns with `columns: {FOUND: EXPECTED}` or `collimate data convert --columns FOUND=EXPECTED`\n";
     let by_first_row = "though the dataset is in the prompt-completion format by its first row; this row has `prompt`";
     let sft: &[(&str, &[&str])] = &[
         (r#"{"prompt": "a", "comp"#, &["DIR/rows.jsonl:2:21: the JSON value is not finished", cut]),

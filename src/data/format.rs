@@ -176,7 +176,7 @@ fn rename_hint(found: &[&str], kinds: &[Kind], text_field: &str) -> String {
             return format!("map a column with `columns: {{{near}: {name}}}`");
         }
     }
-    "map columns with `columns: {FOUND: EXPECTED}`".to_string()
+    "map columns with `columns: {FOUND: EXPECTED}` or `collimate data convert --columns FOUND=EXPECTED`".to_string()
 }
 
 /// A text, or messages with `role` and `content`
