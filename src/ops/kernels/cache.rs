@@ -279,22 +279,22 @@ impl Number for Narrow {
 }
 
 simd! {
-    /// [`row_scores`] of f32
+    /// `row_scores` of f32
     pub fn row_scores_f32(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
         row_scores(q, keys, scale, scores);
     }
 
-    /// [`row_scores`] of bfloat16
+    /// `row_scores` of bfloat16
     pub fn row_scores_bf16(q: &[f32], keys: &[Narrow], scale: f32, scores: &mut [f32]) {
         row_scores(q, keys, scale, scores);
     }
 
-    /// [`weighted_rows`] of f32
+    /// `weighted_rows` of f32
     pub fn weighted_rows_f32(weights: &[f32], values: &[f32], scale: f32, out: &mut [f32]) {
         weighted_rows(weights, values, scale, out);
     }
 
-    /// [`weighted_rows`] of bfloat16
+    /// `weighted_rows` of bfloat16
     pub fn weighted_rows_bf16(weights: &[f32], values: &[Narrow], scale: f32, out: &mut [f32]) {
         weighted_rows(weights, values, scale, out);
     }
