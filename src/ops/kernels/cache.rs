@@ -40,6 +40,8 @@ pub struct KvCache {
     capacity: usize,
     /// Of keys and values
     precision: Precision,
+    /// Words of a slot's keys, and of its values
+    slot: usize,
     keys: Pages,
     values: Pages,
 }
@@ -47,27 +49,15 @@ pub struct KvCache {
 impl KvCache {
     /// Room for `capacity` positions in each of `slots` slots
     pub fn new(heads: Heads, slots: usize, capacity: usize, precision: Precision) -> Self {
-        let mut cache = Self {
-            heads,
-            capacity: capacity.next_multiple_of(LANES),
-            precision,
-            keys: Pages::new(0),
-            values: Pages::new(0),
-        };
-        let words = slots * cache.slot_words();
-        (cache.keys, cache.values) = (Pages::new(words), Pages::new(words));
-        cache
-    }
-
-    /// Words of a slot's keys, and of its values
-    fn slot_words(&self) -> usize {
-        let numbers = self.capacity * self.heads.width();
-        if self.precision == Precision::Bf16 { numbers / 2 } else { numbers }
+        let capacity = capacity.next_multiple_of(LANES);
+        let numbers = capacity * heads.width();
+        let slot = if precision == Precision::Bf16 { numbers / 2 } else { numbers };
+        Self { heads, capacity, precision, slot, keys: Pages::new(slots * slot), values: Pages::new(slots * slot) }
     }
 
     /// Gives slot `to` what slot `from` holds
     pub fn copy(&mut self, from: usize, to: usize) {
-        let slot = self.slot_words();
+        let slot = self.slot;
         for part in [&mut self.keys, &mut self.values] {
             part.copy_within(from * slot..(from + 1) * slot, to * slot);
         }

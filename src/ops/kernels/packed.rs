@@ -113,12 +113,17 @@ impl Packed {
         } else {
             (0..panels).for_each(panel);
         }
-        WORDS.set(memory);
+        if memory.len() <= KEPT {
+            WORDS.set(memory);
+        }
     }
 }
 
+/// Most words that a thread keeps: what 64 rows of 4096 need, not the thousands of rows of a batch's prompts
+const KEPT: usize = 1 << 18;
+
 thread_local! {
-    /// What a product packs its rows into: kept, so that it need not be zeroed for every product
+    /// What a product packs its rows into: kept, so that it need not be zeroed for every token
     static WORDS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
