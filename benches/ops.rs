@@ -7,7 +7,7 @@ use collimate::ops::Ragged;
 use collimate::ops::kernels::attention::{self, Heads};
 use collimate::ops::kernels::cache::{KvCache, NewRows};
 use collimate::ops::kernels::layers::{self, Activation};
-use collimate::ops::kernels::matmul::{Mat, Precision};
+use collimate::ops::kernels::matmul::{Addend, Mat, Precision};
 use collimate::ops::kernels::packed::Packed;
 use collimate::ops::kernels::vector::{self, AdamwConstants};
 use divan::Bencher;
@@ -43,7 +43,7 @@ const SHAPES: [(usize, usize, usize, &str); 9] = [
 fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
     let (m, n, k, kind) = SHAPES[shape];
     let precision = if BF16 == 1 { Precision::Bf16 } else { Precision::F32 };
-    if BF16 == 1 && !collimate::ops::kernels::bf16::supported() {
+    if BF16 == 1 && !collimate::ops::kernels::bf16_supported() {
         return;
     }
     let (a, b, mut c) = (numbers(m * k), numbers(k * n), vec![0.0; m * n]);
@@ -51,7 +51,7 @@ fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
     let b = if kind == "input gradient" { Mat::rows(&b, k).t() } else { Mat::rows(&b, n) };
     bencher
         .counter(ItemsCount::new(2 * m * n * k))
-        .bench_local(|| precision.matmul(m, n, k, 1.0, a, b, &mut c, n, false));
+        .bench_local(|| precision.matmul([m, n, k], 1.0, a, b, &mut c, n, Addend::None));
 }
 
 /// A few rows by packed weights: (rows, k, n)
@@ -70,7 +70,7 @@ const PACKED: [(usize, usize, usize); 9] = [
 #[divan::bench(args = 0..PACKED.len(), consts = [0, 1])]
 fn packed<const BF16: usize>(bencher: Bencher, shape: usize) {
     let (m, k, n) = PACKED[shape];
-    if BF16 == 1 && !collimate::ops::kernels::bf16::supported() {
+    if BF16 == 1 && !collimate::ops::kernels::bf16_supported() {
         return;
     }
     let precision = if BF16 == 1 { Precision::Bf16 } else { Precision::F32 };

@@ -9,7 +9,7 @@ use collimate::model::config::Gpt2Config;
 use collimate::model::gpt2::Gpt2;
 use collimate::model::gpt2::cached::{Decoder, NewTokens};
 use collimate::model::gpt2::packed::PackedGpt2;
-use collimate::ops::kernels::bf16;
+use collimate::ops::kernels::bf16_supported;
 use collimate::ops::{Precision, Ragged};
 use collimate::optim::gradients::{clip_factor, collect, norm};
 use collimate::optim::{AdamW, AdamWConfig};
@@ -23,7 +23,7 @@ fn main() {
 fn precision(bf16: usize) -> Option<Precision> {
     match bf16 {
         0 => Some(Precision::F32),
-        _ => bf16::supported().then_some(Precision::Bf16),
+        _ => bf16_supported().then_some(Precision::Bf16),
     }
 }
 

@@ -10,7 +10,7 @@ use collimate::data::Tokenizer;
 use collimate::model::gpt2::Gpt2;
 use collimate::model::gpt2::cached::{Decoder, NewTokens};
 use collimate::model::gpt2::packed::PackedGpt2;
-use collimate::ops::kernels::bf16;
+use collimate::ops::kernels::bf16_supported;
 use collimate::ops::{Precision, Ragged};
 use collimate::rollout::{Completion, Finish, Options, Output, Sampling};
 
@@ -137,7 +137,7 @@ fn log_probs(logits: &[f32], vocab: usize) -> impl Iterator<Item = Vec<f64>> {
 
 #[test]
 fn bfloat16_changes_the_log_probs_of_a_trained_model_by_thousandths() {
-    if !bf16::supported() {
+    if !bf16_supported() {
         println!("skipped: no avx512_bf16 on this processor");
         return;
     }

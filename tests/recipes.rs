@@ -349,7 +349,7 @@ fn bfloat16_products_stay_near_f32() {
             rows(&out).iter().map(|row| number(row, "loss")).collect::<Vec<_>>()
         };
         let (full, rounded) = (curve("false"), curve("true"));
-        if collimate::ops::kernels::bf16::supported() {
+        if collimate::ops::kernels::bf16_supported() {
             assert_ne!(full, rounded, "{case}: `bf16` has an effect");
         }
         for (step, (full, rounded)) in full.iter().zip(&rounded).enumerate() {

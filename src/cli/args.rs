@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::logging;
 use crate::ops::Precision;
-use crate::ops::kernels::bf16;
+use crate::ops::kernels::bf16_supported;
 use crate::{Error, Result};
 
 /// The flags that every command has
@@ -73,7 +73,7 @@ pub(super) fn both_spellings(command: Command) -> Command {
 
 /// The precision of products that the flag `bf16` asks for, as far as the processor has it
 pub(super) fn precision(bf16: bool) -> Precision {
-    match (bf16, bf16::supported()) {
+    match (bf16, bf16_supported()) {
         (true, true) => Precision::Bf16,
         (true, false) => {
             tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");

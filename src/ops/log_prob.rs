@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernels::matmul::{Mat, Precision};
+use super::kernels::matmul::{Addend, Mat, Precision};
 use super::kernels::{buffer, layers, vector};
 use super::{Weight, composed, view};
 
@@ -148,17 +148,8 @@ impl Head {
     fn logits(&self, hidden: &[f32], w: &[f32], c: usize, logits: &mut Vec<f32>) {
         let (m, v) = (hidden.len() / c, w.len() / c);
         logits.resize(m * v, 0.0);
-        self.precision.matmul(
-            m,
-            v,
-            c,
-            self.inverse_temperature,
-            Mat::rows(hidden, c),
-            Mat::rows(w, c).t(),
-            logits,
-            v,
-            false,
-        );
+        let (t, hidden) = (self.inverse_temperature, Mat::rows(hidden, c));
+        self.precision.matmul([m, v, c], t, hidden, Mat::rows(w, c).t(), logits, v, Addend::None);
     }
 
     /// (2, M): log-probabilities, entropies
@@ -204,8 +195,9 @@ impl Head {
             });
             let (d, t, n) = (Mat::rows(&kept, v), self.inverse_temperature, rows.len());
             dx.resize(n * c, 0.0);
-            self.precision.matmul(n, c, v, t, d, Mat::rows(w, c), &mut dx, c, false);
-            self.precision.matmul(v, c, n, t, d.t(), Mat::rows(&hidden, c), dw, c, accumulate || first > 0);
+            self.precision.matmul([n, c, v], t, d, Mat::rows(w, c), &mut dx, c, Addend::None);
+            let addend = if accumulate || first > 0 { Addend::Result } else { Addend::None };
+            self.precision.matmul([v, c, n], t, d.t(), Mat::rows(&hidden, c), dw, c, addend);
             layers::scatter_rows(&dx, rows, c, &mut dh);
             first += n;
             kept.clear();

@@ -19,7 +19,7 @@ use crate::model::gpt2::Gpt2;
 use crate::model::hub::Hub;
 use crate::model::weights::weight_files;
 use crate::ops::Precision;
-use crate::ops::kernels::bf16;
+use crate::ops::kernels::bf16_supported;
 use crate::run::{Checkpoint, Manifest, OpenMode, PendingRun, Resume, RunFolder, Start};
 use crate::{Error, Result};
 
@@ -42,7 +42,7 @@ pub struct Session {
 impl Session {
     /// Claims the run folder, finds the model and reads its config and tokenizer
     pub fn open(keys: TrainKeys, resolved: String, context: &Context) -> Result<Self> {
-        if keys.bf16 && !bf16::supported() {
+        if keys.bf16 && !bf16_supported() {
             tracing::warn!("`bf16` falls back to f32: this processor does not multiply bfloat16 (avx512_bf16)");
         }
         if keys.gradient_checkpointing {
@@ -91,7 +91,7 @@ impl Session {
 
     /// How operands of matrix products are rounded
     pub fn precision(&self) -> Precision {
-        if self.keys.bf16 && bf16::supported() { Precision::Bf16 } else { Precision::F32 }
+        if self.keys.bf16 && bf16_supported() { Precision::Bf16 } else { Precision::F32 }
     }
 
     /// Where models and datasets come from

@@ -8,7 +8,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use candle_core::cpu::erf::erf_f64 as erf;
 use rayon::prelude::*;
 
-use super::matmul::{Mat, Precision};
+use super::matmul::{Addend, Mat, Precision};
 use super::{buffer, vector};
 
 /// Rows of one task
@@ -40,8 +40,7 @@ pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32>
     let (i, o) = (w.len() / b.len(), b.len());
     let n = x.len() / i;
     let mut y = buffer(n * o);
-    for_blocks(&mut y, ROWS * o, |_, y| y.chunks_mut(o).for_each(|row| row.copy_from_slice(b)));
-    precision.matmul(n, o, i, 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, true);
+    precision.matmul([n, o, i], 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, Addend::Bias(b));
     y
 }
 
@@ -49,13 +48,13 @@ pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32>
 pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize, precision: Precision) -> Vec<f32> {
     let (i, n) = (w.len() / o, g.len() / o);
     let mut dx = buffer(n * i);
-    // Packing a transposed f32 operand walks down its columns; where rows lie whole pages apart they fall into the same
-    // cache sets, and a copy that lies the other way round is a third faster, the copy included
+    // The `gemm` crate packs a transposed operand by walking down its columns; where rows lie whole pages apart they fall
+    // into the same cache sets, and a copy that lies the other way round is a third faster, the copy included
     if precision == Precision::F32 && o >= 1024 && o.is_multiple_of(256) && n > 64 {
         let flipped = transpose(w, o);
-        precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), &mut dx, i, false);
+        precision.matmul([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), &mut dx, i, Addend::None);
     } else {
-        precision.matmul(n, i, o, 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, false);
+        precision.matmul([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, Addend::None);
     }
     dx
 }
@@ -86,7 +85,8 @@ fn transpose(w: &[f32], o: usize) -> Vec<f32> {
 /// dW = xᵀg: x (N, I), g (N, O) → dw (I, O)
 pub fn linear_backward_weight(x: &[f32], g: &[f32], dw: &mut [f32], o: usize, accumulate: bool, precision: Precision) {
     let (i, n) = (dw.len() / o, g.len() / o);
-    precision.matmul(i, o, n, 1.0, Mat::rows(x, i).t(), Mat::rows(g, o), dw, o, accumulate);
+    let addend = if accumulate { Addend::Result } else { Addend::None };
+    precision.matmul([i, o, n], 1.0, Mat::rows(x, i).t(), Mat::rows(g, o), dw, o, addend);
 }
 
 /// db = Σ rows of g: g (N, O) → db (O,)
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(*x, w[(k % i) * o + k / i]);
         }
         let mut want = buffer(n * i);
-        Precision::F32.matmul(n, i, o, 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), &mut want, i, false);
+        Precision::F32.matmul([n, i, o], 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), &mut want, i, Addend::None);
         for (got, want) in linear_backward_input(&w, &g, o, Precision::F32).iter().zip(&want) {
             assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{got} {want}");
         }

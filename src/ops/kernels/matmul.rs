@@ -1,4 +1,10 @@
-//! f32 matrix products through the `gemm` crate (AVX-512 kernels, chosen at run time).
+//! Matrix products: in f32 through the `gemm` crate (AVX-512 kernels, chosen at run time), in bfloat16 through
+//! [`super::blocked`].
+
+use rayon::prelude::*;
+
+use super::blocked::{self, Blocks};
+use super::tiles::Loop;
 
 /// A matrix inside a slice: element (i, j) lies at `offset + i·row + j·col`
 #[derive(Clone, Copy)]
@@ -36,6 +42,32 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// What a product is added to
+#[derive(Clone, Copy, Debug)]
+pub enum Addend<'a> {
+    /// Nothing
+    None,
+    /// One row of n numbers, in every row
+    Bias(&'a [f32]),
+    /// What stands where the product goes
+    Result,
+}
+
+impl Addend<'_> {
+    /// For some of the result's columns alone
+    pub(super) fn columns(self, first: usize, count: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[first..][..count]),
+            other => other,
+        }
+    }
+
+    /// Whether a bias has as many numbers as the result has columns
+    pub(super) fn fits(&self, n: usize) -> bool {
+        !matches!(self, Self::Bias(bias) if bias.len() != n)
+    }
+}
+
 /// The number type of a product's operands; sums are f32 in both
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
@@ -46,44 +78,46 @@ pub enum Precision {
     Bf16,
 }
 
+/// Products below this many multiply-adds stay on the calling thread: splitting would cost more than it brings
+pub(super) const SERIAL_BELOW: usize = 1 << 18;
+
 impl Precision {
-    /// [`matmul`], or its bfloat16 counterpart
+    /// C ← alpha·A·B + addend, with C (m, n) row-major of stride `c_row`, A (m, k), B (k, n)
+    ///
+    /// Parallel over the current rayon pool when large; k is never split, so the result does not depend on threads.
+    ///
+    /// # Panics
+    /// For bfloat16 where the processor has no such products
     pub fn matmul(
         self,
-        m: usize,
-        n: usize,
-        k: usize,
+        [m, n, k]: [usize; 3],
         alpha: f32,
         a: Mat,
         b: Mat,
         c: &mut [f32],
         c_row: usize,
-        accumulate: bool,
+        addend: Addend,
     ) {
-        match self {
-            Self::F32 => matmul(m, n, k, alpha, a, b, c, c_row, accumulate),
-            Self::Bf16 => super::bf16::matmul(m, n, k, alpha, a, b, c, c_row, accumulate),
+        if m == 0 || n == 0 {
+            return;
         }
+        assert!((m - 1) * c_row + n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
+        assert!(addend.fits(n), "a bias of another length than {n}");
+        // A product of nothing is 0 in either precision
+        if self == Self::Bf16 && k > 0 {
+            return blocked::matmul(Loop::best(self), Blocks::default(), [m, n, k], alpha, a, b, c, c_row, addend);
+        }
+        if let Addend::Bias(bias) = addend {
+            c.par_chunks_mut(c_row).take(m).for_each(|row| row[..n].copy_from_slice(bias));
+        }
+        let accumulate = !matches!(addend, Addend::None);
+        let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
+        // SAFETY: the result is in bounds and exclusively borrowed
+        unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
     }
 }
 
-/// Products below this many multiply-adds stay on the calling thread: splitting would cost more than it brings
-const SERIAL_BELOW: usize = 1 << 18;
-
-/// C ← alpha·A·B (+ C where `accumulate`), with C (m, n) row-major of stride `c_row`, A (m, k), B (k, n).
-///
-/// Parallel over the current rayon pool when large; k is never split, so the result does not depend on threads.
-pub fn matmul(m: usize, n: usize, k: usize, alpha: f32, a: Mat, b: Mat, c: &mut [f32], c_row: usize, accumulate: bool) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * c_row + n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
-    let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
-    // SAFETY: the result is in bounds and exclusively borrowed
-    unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
-}
-
-/// [`matmul`] into a raw destination on one thread, for kernels that are parallel at a higher level
+/// C ← alpha·A·B (+ C where `accumulate`) in f32 into a raw destination on one thread, for kernels that are parallel at a higher level
 ///
 /// # Safety
 /// `c` must be valid for writes at all (m, n) places of stride `c_row`, and nobody else may touch them meanwhile.

@@ -10,12 +10,13 @@
 
 pub mod aligned;
 pub mod attention;
-pub mod bf16;
+mod blocked;
 pub mod cache;
 pub mod layers;
 pub mod matmul;
 pub mod mlp;
 pub mod noise;
+mod pack;
 pub mod packed;
 mod pages;
 pub mod panels;
@@ -56,6 +57,16 @@ pub fn simd_level() -> Simd {
     })
 }
 
+/// Whether this processor multiplies bfloat16
+pub fn bf16_supported() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        simd_level() == Simd::V4 && is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Compiles a plain loop once per instruction set and picks one at run time, so that one binary is fast everywhere.
 ///
 /// The arithmetic is the same in every version (no contraction, fixed lanes): results do not depend on the choice.
@@ -94,6 +105,24 @@ pub fn buffer(n: usize) -> Vec<f32> {
 /// What the kernels' tests share
 #[cfg(test)]
 mod testing {
+    use super::tiles::Loop;
+    use super::{Simd, bf16_supported, simd_level};
+
+    /// Loops that this processor has
+    pub(super) fn loops() -> Vec<Loop> {
+        let mut loops = vec![Loop::Plain];
+        if simd_level() != Simd::Baseline {
+            loops.push(Loop::Avx2);
+        }
+        if simd_level() == Simd::V4 {
+            loops.push(Loop::Avx512);
+        }
+        if bf16_supported() {
+            loops.push(Loop::Avx512Bf16);
+        }
+        loops
+    }
+
     /// Numbers from -1 to 1 that look random
     pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let next = |state: &mut u32| {

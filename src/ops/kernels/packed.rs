@@ -9,8 +9,8 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::bf16;
-use super::matmul::{Mat, Precision};
+use super::matmul::{Addend, Mat, Precision};
+use super::pack::pack;
 use super::pages::Pages;
 use super::share::Shared;
 use super::tiles::{Loop, Target, WIDTH};
@@ -30,14 +30,15 @@ impl Packed {
     /// Packs B (k, n), rounded as `precision` says
     ///
     /// # Panics
-    /// For bfloat16 where [`bf16::supported`] says no
+    /// For bfloat16 where [`super::bf16_supported`] says no
     pub fn new(b: Mat, k: usize, n: usize, precision: Precision) -> Self {
         Self::with_loop(b, k, n, Loop::best(precision))
     }
 
     fn with_loop(b: Mat, k: usize, n: usize, kernel: Loop) -> Self {
         b.check(k, n);
-        let mut packed = Self { k, n, kernel, panels: Pages::new(steps(kernel, k) * n.next_multiple_of(WIDTH)) };
+        let mut packed =
+            Self { k, n, kernel, panels: Pages::new(k.div_ceil(kernel.depth()) * n.next_multiple_of(WIDTH)) };
         let panel = (packed.steps() * WIDTH).max(1);
         packed.panels.par_chunks_mut(panel).enumerate().for_each(|(p, to)| {
             let from = Mat { data: &b.data[p * WIDTH * b.col..], ..b };
@@ -48,7 +49,7 @@ impl Packed {
 
     /// Words along k
     fn steps(&self) -> usize {
-        steps(self.kernel, self.k)
+        self.k.div_ceil(self.kernel.depth())
     }
 
     /// y = xB (+ bias): x (m, k), bias (n,) → y (m, n)
@@ -89,7 +90,8 @@ impl Packed {
                     y: y.pointer(g * height * n + p * WIDTH, (rows - 1) * n + width),
                     stride: n,
                     width,
-                    bias: bias.map(|bias| &bias[p * WIDTH..][..width]),
+                    alpha: 1.0,
+                    addend: bias.map_or(Addend::None, Addend::Bias).columns(p * WIDTH, width),
                 };
                 // Few rows are as fast as the memory: the processor's own prefetching needs a small lead. With more of
                 // them each group fetches its share of the next panel while it computes
@@ -127,48 +129,12 @@ thread_local! {
     static WORDS: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Words along k: bfloat16 has two numbers in one
-fn steps(kernel: Loop, k: usize) -> usize {
-    if kernel == Loop::Avx512Bf16 { k.div_ceil(2) } else { k }
-}
-
-/// Writes lanes (rows of `from`) as `to[step][lane]`, `width` lanes to a step; those beyond `lanes` stay as they are
-fn pack(kernel: Loop, from: Mat, lanes: usize, width: usize, k: usize, to: &mut [u32]) {
-    if kernel == Loop::Avx512Bf16 {
-        return bf16::pack(from, lanes, width, k, to);
-    }
-    for (q, to) in to.chunks_exact_mut(width).enumerate() {
-        let (to, data) = (to[..lanes].iter_mut(), &from.data[q * from.col..]);
-        if from.row == 1 {
-            to.zip(data).for_each(|(to, x)| *to = x.to_bits());
-        } else {
-            to.zip(data.iter().step_by(from.row)).for_each(|(to, x)| *to = x.to_bits());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use half::bf16;
 
     use super::*;
-    use crate::ops::kernels::testing::numbers;
-    use crate::ops::kernels::{Simd, simd_level};
-
-    /// Loops that this processor has
-    fn loops() -> Vec<Loop> {
-        let mut loops = vec![Loop::Plain];
-        if simd_level() != Simd::Baseline {
-            loops.push(Loop::Avx2);
-        }
-        if simd_level() == Simd::V4 {
-            loops.push(Loop::Avx512);
-        }
-        if super::bf16::supported() {
-            loops.push(Loop::Avx512Bf16);
-        }
-        loops
-    }
+    use crate::ops::kernels::testing::{loops, numbers};
 
     #[test]
     fn products_equal_plain_sums_at_every_size() {

@@ -1,14 +1,20 @@
-//! Inner loops of [`super::packed`]: a few rows times one panel of 32 columns, all sums in registers.
+//! Inner loops of [`super::packed`] and [`super::blocked`]: a few rows times one panel of 32 columns, all sums in registers.
 //!
 //! Every sum runs over k in one order with one accumulator, so that a row's result does not depend on the rows beside it.
 
-use super::Simd;
-use super::matmul::Precision;
+use super::matmul::{Addend, Precision};
+use super::{Simd, bf16_supported};
 
 /// Columns of a panel: two vectors
 pub const WIDTH: usize = 32;
 
-/// Where the sums of a tile go
+/// The first `n` of 16 lanes
+#[cfg(target_arch = "x86_64")]
+pub fn lane_mask(n: usize) -> u16 {
+    if n >= 16 { u16::MAX } else { (1_u16 << n) - 1 }
+}
+
+/// Where the sums of a tile go, and how: y ← alpha·sums + addend
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// First row, first column
@@ -17,8 +23,27 @@ pub struct Target<'a> {
     pub stride: usize,
     /// Columns that there are, at most [`WIDTH`]
     pub width: usize,
-    /// Added to every row, `width` numbers
-    pub bias: Option<&'a [f32]>,
+    /// Factor on the sums
+    pub alpha: f32,
+    /// Of these columns
+    pub addend: Addend<'a>,
+}
+
+impl Target<'_> {
+    /// Asks for the places of `rows` rows, so that they are there when the sums are done
+    pub fn fetch(&self, rows: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for r in 0..rows {
+            for at in [0, WIDTH / 2] {
+                // SAFETY: a prefetch may point anywhere
+                unsafe {
+                    std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(
+                        self.y.wrapping_add(r * self.stride + at).cast(),
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// Which inner loop multiplies, by what the processor has
@@ -38,17 +63,22 @@ impl Loop {
     /// The fastest one for a precision
     ///
     /// # Panics
-    /// For bfloat16 where [`super::bf16::supported`] says no
+    /// For bfloat16 where [`bf16_supported`] says no
     pub fn best(precision: Precision) -> Self {
         match (precision, super::simd_level()) {
             (Precision::Bf16, _) => {
-                assert!(super::bf16::supported(), "this processor has no bfloat16 products");
+                assert!(bf16_supported(), "this processor has no bfloat16 products");
                 Self::Avx512Bf16
             }
             (Precision::F32, Simd::V4) => Self::Avx512,
             (Precision::F32, Simd::V3) => Self::Avx2,
             (Precision::F32, Simd::Baseline) => Self::Plain,
         }
+    }
+
+    /// Numbers in a word, along the sum
+    pub fn depth(self) -> usize {
+        if self == Self::Avx512Bf16 { 2 } else { 1 }
     }
 
     /// Most rows of a tile: 12 × 32 sums are 24 of 32 registers, 2 × 32 sums are 8 of 16
@@ -59,7 +89,7 @@ impl Loop {
         }
     }
 
-    /// y (rows, width) ← x·w + bias, with x (steps, rows) and w (steps, 32) in words: an f32, or two bfloat16
+    /// y (rows, width) ← alpha·x·w + addend, with x (steps, rows) and w (steps, 32) in words: an f32, or two bfloat16
     ///
     /// `ahead` is read soon: it is fetched into the cache meanwhile, `pace` bytes a step.
     ///
@@ -67,7 +97,7 @@ impl Loop {
     /// The processor must have this loop; `target` must be in bounds and nobody else's.
     pub unsafe fn tile(self, rows: usize, x: &[u32], w: &[u32], ahead: *const u32, pace: usize, target: &Target) {
         assert!(rows <= self.most_rows() && x.len() / rows == w.len() / WIDTH);
-        assert!(target.width <= WIDTH && target.bias.is_none_or(|bias| bias.len() == target.width));
+        assert!(target.width <= WIDTH && target.addend.fits(target.width));
         macro_rules! call {
             ($name:path, $($rows:literal)*) => {
                 match rows {
@@ -107,7 +137,12 @@ unsafe fn plain<const R: usize>(x: &[[u32; R]], w: &[[u32; WIDTH]], _ahead: *con
     for (r, sums) in sums.iter().enumerate() {
         for (c, sum) in sums.iter().enumerate().take(target.width) {
             // SAFETY: inside the target by the caller's promise
-            unsafe { *target.y.add(r * target.stride + c) = sum + target.bias.map_or(0.0, |bias| bias[c]) };
+            let y = unsafe { &mut *target.y.add(r * target.stride + c) };
+            *y = match target.addend {
+                Addend::None => target.alpha * sum,
+                Addend::Bias(bias) => target.alpha * sum + bias[c],
+                Addend::Result => target.alpha * sum + *y,
+            };
         }
     }
 }
@@ -126,13 +161,12 @@ unsafe fn avx2<const R: usize>(x: &[[u32; R]], w: &[[u32; WIDTH]], ahead: *const
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_castsi512_ps, _mm512_dpbf16_ps,
-        _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
+        __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
         _mm512_setzero_ps,
     };
 
-    use super::{Target, WIDTH};
-    use crate::ops::kernels::bf16::lane_mask;
+    use super::{Addend, Target, WIDTH, lane_mask};
 
     macro_rules! tile {
         ($name:ident, $features:literal, $multiply:ident) => {
@@ -162,8 +196,25 @@ mod avx512 {
                         sums[r][1] = $multiply(sums[r][1], x, w1);
                     }
                 }
-                // SAFETY: the caller's promise
-                unsafe { store(&sums, target) }
+                let alpha = _mm512_set1_ps(target.alpha);
+                for half in 0..2 {
+                    let mask = lane_mask(target.width.saturating_sub(16 * half));
+                    // SAFETY: masked lanes are not touched, the others are inside the bias and the target
+                    unsafe {
+                        let bias = match target.addend {
+                            Addend::Bias(bias) => _mm512_maskz_loadu_ps(mask, bias.as_ptr().wrapping_add(16 * half)),
+                            _ => _mm512_setzero_ps(),
+                        };
+                        for (r, sums) in sums.iter().enumerate() {
+                            let to = target.y.wrapping_add(r * target.stride + 16 * half);
+                            let addend = match target.addend {
+                                Addend::Result => _mm512_maskz_loadu_ps(mask, to),
+                                _ => bias,
+                            };
+                            _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(sums[half], alpha, addend));
+                        }
+                    }
+                }
             }
         };
     }
@@ -183,26 +234,5 @@ mod avx512 {
         // SAFETY: both types are 512 plain bits
         let [x, w] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([x, w]) };
         _mm512_dpbf16_ps(sum, x, w)
-    }
-
-    /// # Safety
-    /// `target` must be in bounds and nobody else's
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn store<const R: usize>(sums: &[[__m512; 2]; R], target: &Target) {
-        for half in 0..2 {
-            let mask = lane_mask(target.width.saturating_sub(16 * half));
-            // SAFETY: masked lanes are not touched, the others are inside the bias and the target
-            unsafe {
-                let bias = match target.bias {
-                    Some(bias) => _mm512_maskz_loadu_ps(mask, bias.as_ptr().wrapping_add(16 * half)),
-                    None => _mm512_setzero_ps(),
-                };
-                for (r, sums) in sums.iter().enumerate() {
-                    let to = target.y.wrapping_add(r * target.stride + 16 * half);
-                    _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(sums[half], bias));
-                }
-            }
-        }
     }
 }

@@ -163,7 +163,7 @@ mod avx512 {
     };
 
     use super::{Finish, Tile};
-    use crate::ops::kernels::bf16::lane_mask;
+    use crate::ops::kernels::tiles::lane_mask;
 
     /// # Safety
     /// As for [`super::plain`]; the processor must have AVX-512
