@@ -1,5 +1,5 @@
 //! Matrix products: in f32 through the `gemm` crate (AVX-512 kernels, chosen at run time), in bfloat16 through
-//! [`super::blocked`].
+//! `blocked`.
 
 use rayon::prelude::*;
 
