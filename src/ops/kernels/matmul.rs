@@ -107,17 +107,23 @@ impl Precision {
         if self == Self::Bf16 && k > 0 {
             return blocked::matmul(Loop::best(self), Blocks::default(), [m, n, k], alpha, a, b, c, c_row, addend);
         }
+        let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
         if let Addend::Bias(bias) = addend {
-            c.par_chunks_mut(c_row).take(m).for_each(|row| row[..n].copy_from_slice(bias));
+            let fill = |row: &mut [f32]| row[..n].copy_from_slice(bias);
+            if threads > 1 {
+                c.par_chunks_mut(c_row).take(m).with_min_len(32).for_each(fill);
+            } else {
+                c.chunks_mut(c_row).take(m).for_each(fill);
+            }
         }
         let accumulate = !matches!(addend, Addend::None);
-        let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
         // SAFETY: the result is in bounds and exclusively borrowed
         unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
     }
 }
 
-/// C ← alpha·A·B (+ C where `accumulate`) in f32 into a raw destination on one thread, for kernels that are parallel at a higher level
+/// C ← alpha·A·B (+ C where `accumulate`) in f32 into a raw destination on one thread, for kernels that are parallel at a
+/// higher level
 ///
 /// # Safety
 /// `c` must be valid for writes at all (m, n) places of stride `c_row`, and nobody else may touch them meanwhile.
