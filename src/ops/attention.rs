@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::kernels::attention::{self as kernel, Heads};
-use super::kernels::buffer;
 use super::ragged::Ragged;
 use super::{composed, view};
 
@@ -43,8 +42,7 @@ impl CustomOp1 for CausalAttention {
     fn cpu_fwd(&self, qkv: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let (n, c3) = l.shape().dims2()?;
         let qkv = view::slice("causal_attention", qkv, l)?;
-        let (mut out, mut lse) = (buffer(n * c3 / 3), buffer(n * self.heads.count));
-        kernel::forward(qkv, &self.layout, self.heads, &mut out, &mut lse);
+        let (out, lse) = kernel::forward(qkv, &self.layout, self.heads);
         // A second forward pass through the same op would compute the same numbers
         let _ = self.lse.set(lse);
         Ok((CpuStorage::F32(out), (n, c3 / 3).into()))

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::kernels::{buffer, layers};
+use super::kernels::layers;
 use super::{composed, view};
 
 /// `h_n = wte[ids_n] + wpe[positions_n]`
@@ -61,7 +61,7 @@ impl CustomOp2 for Embedding {
         let c = wte.dim(1)?;
         let grad = grad.contiguous()?;
         let g = view::Values::new(&grad)?;
-        let (mut dt, mut dp) = (buffer(wte.elem_count()), buffer(wpe.elem_count()));
+        let (mut dt, mut dp) = (vec![0.0; wte.elem_count()], vec![0.0; wpe.elem_count()]);
         layers::scatter_rows(&g, &self.ids, c, &mut dt);
         layers::scatter_rows(&g, &self.positions, c, &mut dp);
         Ok((

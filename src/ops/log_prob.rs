@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::kernels::matmul::{Addend, Mat, Precision};
-use super::kernels::{buffer, layers, vector};
+use super::kernels::{layers, vector};
 use super::{Weight, composed, view};
 
 /// Logits of one chunk where they are not kept: 16 Mi numbers, 64 MiB
@@ -145,11 +145,11 @@ impl Head {
         hidden
     }
 
-    fn logits(&self, hidden: &[f32], w: &[f32], c: usize, logits: &mut Vec<f32>) {
+    /// (m, V) from hidden states (m, C)
+    fn logits(&self, hidden: &[f32], w: &[f32], c: usize) -> Vec<f32> {
         let (m, v) = (hidden.len() / c, w.len() / c);
-        logits.resize(m * v, 0.0);
-        let (t, hidden) = (self.inverse_temperature, Mat::rows(hidden, c));
-        self.precision.matmul([m, v, c], t, hidden, Mat::rows(w, c).t(), logits, v, Addend::None);
+        let hidden = Mat::rows(hidden, c);
+        self.precision.product([m, v, c], self.inverse_temperature, hidden, Mat::rows(w, c).t(), None)
     }
 
     /// (2, M): log-probabilities, entropies
@@ -158,7 +158,8 @@ impl Head {
         let mut sums = Vec::with_capacity(self.rows.len());
         let mut logits = Vec::new();
         for (rows, targets) in self.rows.chunks(self.chunk(v)).zip(self.targets.chunks(self.chunk(v))) {
-            self.logits(&Self::gather(h, rows, c), w, c, &mut logits);
+            drop(logits); // before the next ones take as much
+            logits = self.logits(&Self::gather(h, rows, c), w, c);
             sums.par_extend(logits.par_chunks(v).zip(targets).map(|(row, &target)| row_sums(row, target as usize)));
         }
         let mut out = Vec::with_capacity(2 * sums.len());
@@ -180,12 +181,12 @@ impl Head {
             let mut saved = self.saved();
             (std::mem::take(&mut saved.logits), saved.lse.clone())
         };
-        let (mut dh, mut dx) = (buffer(h.len()), Vec::new());
+        let mut dh = vec![0.0; h.len()];
         let mut first = 0;
         for rows in self.rows.chunks(self.chunk(v)) {
             let hidden = Self::gather(h, rows, c);
             if kept.len() != rows.len() * v {
-                self.logits(&hidden, w, c, &mut kept);
+                kept = self.logits(&hidden, w, c);
             }
             kept.par_chunks_mut(v).enumerate().for_each(|(i, row)| {
                 let i = first + i;
@@ -194,13 +195,12 @@ impl Head {
                 row[self.targets[i] as usize] += g[i];
             });
             let (d, t, n) = (Mat::rows(&kept, v), self.inverse_temperature, rows.len());
-            dx.resize(n * c, 0.0);
-            self.precision.matmul([n, c, v], t, d, Mat::rows(w, c), &mut dx, c, Addend::None);
+            let dx = self.precision.product([n, c, v], t, d, Mat::rows(w, c), None);
             let addend = if accumulate || first > 0 { Addend::Result } else { Addend::None };
             self.precision.matmul([v, c, n], t, d.t(), Mat::rows(&hidden, c), dw, c, addend);
             layers::scatter_rows(&dx, rows, c, &mut dh);
             first += n;
-            kept.clear();
+            kept = Vec::new();
         }
         dh
     }
@@ -220,7 +220,7 @@ impl CustomOp2 for Head {
     fn bwd(&self, h: &Tensor, w: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (hs, ws, gs) = (view::Values::new(h)?, view::Values::new(w)?, view::Values::new(&grad)?);
-        let mut dw = buffer(ws.len());
+        let mut dw = vec![0.0; ws.len()];
         let dh = self.backward(&hs, &ws, &gs, h.dim(1)?, &mut dw, false);
         Ok((Some(Tensor::from_vec(dh, h.shape(), h.device())?), Some(Tensor::from_vec(dw, w.shape(), w.device())?)))
     }

@@ -2,7 +2,7 @@
 
 use super::packed::PackedGpt2;
 use crate::ops::kernels::cache::{KvCache, NewRows};
-use crate::ops::kernels::{buffer, layers};
+use crate::ops::kernels::layers;
 use crate::ops::view::Values;
 use crate::{Error, Result};
 
@@ -78,10 +78,9 @@ impl<'a> Decoder<'a> {
             let c = model.config.n_embd;
             let ends = sequences.iter().map(|sequence| sequence.row + sequence.rows - 1);
             let last: Vec<f32> = ends.flat_map(|row| &x[row * c..][..c]).copied().collect();
-            let mut logits = buffer(sequences.len() * model.config.vocab_size);
-            let mut hidden = buffer(last.len());
+            let mut hidden = vec![0.0; last.len()];
             model.ln_f.forward(&last, &mut hidden);
-            model.head.multiply(sequences.len(), &hidden, None, &mut logits);
+            let logits = model.head.product(sequences.len(), &hidden);
             Ends { hidden, logits }
         });
         for sequence in &sequences {
@@ -133,8 +132,8 @@ fn run_blocks(model: &PackedGpt2, caches: &mut [KvCache], sequences: &[NewRows],
     let (c, f) = (model.config.n_embd, model.config.inner_size());
     let n = x.len() / c;
     // Each block overwrites what the one before it left here: zeroing new ones would be 3 % of a step of 16 rows
-    let [mut normed, mut attended, mut added] = [(); 3].map(|()| buffer(n * c));
-    let (mut qkv, mut inner, mut active) = (buffer(n * 3 * c), buffer(n * f), buffer(n * f));
+    let [mut normed, mut attended, mut added] = [(); 3].map(|()| vec![0.0; n * c]);
+    let (mut qkv, mut inner, mut active) = (vec![0.0; n * 3 * c], vec![0.0; n * f], vec![0.0; n * f]);
     for (block, cache) in model.blocks.iter().zip(caches) {
         block.ln_1.forward(x, &mut normed);
         block.c_attn.forward(n, &normed, &mut qkv);

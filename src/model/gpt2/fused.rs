@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, V
 
 use super::block::{Block, Conv1d, Norm};
 use crate::ops::kernels::attention::{self, Heads};
-use crate::ops::kernels::{buffer, layers};
+use crate::ops::kernels::layers;
 use crate::ops::view::{Values, slice};
 use crate::ops::{Activation, Dropout, GradientSums, Precision, Ragged};
 
@@ -247,10 +247,8 @@ impl CustomOp1 for BlockOp {
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice("gpt2_block", x, l)?;
         let b = &self.block;
-        let n = self.layout.rows();
         let qkv = b.c_attn.linear(&b.ln_1.norm(x, b.eps)?)?;
-        let (mut attended, mut lse) = (buffer(x.len()), buffer(n * b.heads.count));
-        attention::forward(&qkv, &self.layout, b.heads, &mut attended, &mut lse);
+        let (attended, lse) = attention::forward(&qkv, &self.layout, b.heads);
         let mut middle = b.attn_proj.linear(&attended)?;
         if let Some(dropout) = self.on_attention {
             dropout.apply(&mut middle, 0);

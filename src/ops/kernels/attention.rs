@@ -95,10 +95,12 @@ fn views<'a>(qkv: &'a [f32], layout: &Ragged, heads: Heads, family: &[usize], he
 }
 
 /// out (N, C) and lse (N, H) from qkv (N, 3C): softmax(scale·QKᵀ)V inside each sequence, causal
-pub fn forward(qkv: &[f32], layout: &Ragged, heads: Heads, out: &mut [f32], lse: &mut [f32]) {
+pub fn forward(qkv: &[f32], layout: &Ragged, heads: Heads) -> (Vec<f32>, Vec<f32>) {
     let (n, c) = (layout.rows(), heads.width());
-    assert_eq!((qkv.len(), out.len(), lse.len()), (n * 3 * c, n * c, n * heads.count));
-    let (out, lse) = (Shared::new(out), Shared::new(lse));
+    assert_eq!(qkv.len(), n * 3 * c);
+    // SAFETY: every head of every row is written
+    let (mut attended, mut log_sums) = unsafe { (buffer(n * c), buffer(n * heads.count)) };
+    let (out, lse) = (Shared::new(&mut attended), Shared::new(&mut log_sums));
     for_each_unit(layout, heads, |family, head| {
         let mut p = Vec::new();
         for view in views(qkv, layout, heads, family, head) {
@@ -151,13 +153,14 @@ pub fn forward(qkv: &[f32], layout: &Ragged, heads: Heads, out: &mut [f32], lse:
             }
         }
     });
+    (attended, log_sums)
 }
 
 /// Gradient of [`forward`] with respect to qkv, (N, 3C); probabilities are recomputed block by block
 pub fn backward(qkv: &[f32], layout: &Ragged, heads: Heads, out: &[f32], lse: &[f32], grad: &[f32]) -> Vec<f32> {
     let (n, c, d) = (layout.rows(), heads.width(), heads.dim);
     assert_eq!((qkv.len(), out.len(), grad.len(), lse.len()), (n * 3 * c, n * c, n * c, n * heads.count));
-    let mut result = buffer(n * 3 * c);
+    let mut result = vec![0.0; n * 3 * c];
     let dqkv = Shared::new(&mut result);
     for_each_unit(layout, heads, |family, head| {
         let (mut p, mut dp, mut masked) = (Vec::new(), Vec::new(), Vec::new());

@@ -39,31 +39,28 @@ fn part<'a>(x: &'a [f32], i: usize, len: usize, out: &[f32]) -> &'a [f32] {
 pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32> {
     let (i, o) = (w.len() / b.len(), b.len());
     let n = x.len() / i;
-    let mut y = buffer(n * o);
-    precision.matmul([n, o, i], 1.0, Mat::rows(x, i), Mat::rows(w, o), &mut y, o, Addend::Bias(b));
-    y
+    precision.product([n, o, i], 1.0, Mat::rows(x, i), Mat::rows(w, o), Some(b))
 }
 
 /// dx = gWᵀ: g (N, O), w (I, O) → (N, I)
 pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize, precision: Precision) -> Vec<f32> {
     let (i, n) = (w.len() / o, g.len() / o);
-    let mut dx = buffer(n * i);
     // The `gemm` crate packs a transposed operand by walking down its columns; where rows lie whole pages apart they fall
     // into the same cache sets, and a copy that lies the other way round is a third faster, the copy included
     if precision == Precision::F32 && o >= 1024 && o.is_multiple_of(256) && n > 64 {
         let flipped = transpose(w, o);
-        precision.matmul([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), &mut dx, i, Addend::None);
+        precision.product([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), None)
     } else {
-        precision.matmul([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), &mut dx, i, Addend::None);
+        precision.product([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), None)
     }
-    dx
 }
 
 /// Wᵀ: w (I, O) → (O, I), in tiles that stay in the cache
 fn transpose(w: &[f32], o: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let i = w.len() / o;
-    let mut flipped = buffer(w.len());
+    // SAFETY: the tiles cover it
+    let mut flipped = unsafe { buffer(w.len()) };
     for_blocks(&mut flipped, TILE * i, |block, out| {
         let (first, columns) = (block * TILE, out.len() / i);
         for r0 in (0..i).step_by(TILE) {
@@ -110,7 +107,8 @@ pub fn column_sums(g: &[f32], db: &mut [f32], accumulate: bool) {
 
 /// Layer norm of each row: x (N, C) → (N, C)
 pub fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32) -> Vec<f32> {
-    let mut y = buffer(x.len());
+    // SAFETY: every row is written
+    let mut y = unsafe { buffer(x.len()) };
     layer_norm_to(x, w, b, eps, &mut y);
     y
 }
@@ -137,7 +135,8 @@ pub fn layer_norm_backward(
     accumulate: bool,
 ) -> Vec<f32> {
     let c = w.len();
-    let mut dx = buffer(x.len());
+    // SAFETY: every row is written
+    let mut dx = unsafe { buffer(x.len()) };
     let work = |((dx, x), g): ((&mut [f32], &[f32]), &[f32])| {
         let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
         for ((dx, x), g) in dx.chunks_mut(c).zip(x.chunks(c)).zip(g.chunks(c)) {
@@ -184,7 +183,8 @@ pub enum Activation {
 
 /// f(x), elementwise
 pub fn activation(kind: Activation, x: &[f32]) -> Vec<f32> {
-    let mut y = buffer(x.len());
+    // SAFETY: every block is written
+    let mut y = unsafe { buffer(x.len()) };
     activation_to(kind, x, &mut y);
     y
 }
@@ -227,7 +227,8 @@ pub fn activation_backward(kind: Activation, x: &[f32], g: &mut [f32]) {
 
 /// Token plus position embeddings: wte (V, C), wpe (P, C), ids and positions (N,) → (N, C)
 pub fn embedding(wte: &[f32], wpe: &[f32], c: usize, ids: &[u32], positions: &[u32]) -> Vec<f32> {
-    let mut h = buffer(ids.len() * c);
+    // SAFETY: every row is written
+    let mut h = unsafe { buffer(ids.len() * c) };
     for_blocks(&mut h, ROWS * c, |block, h| {
         for (i, h) in h.chunks_mut(c).enumerate() {
             let n = block * ROWS + i;
@@ -258,8 +259,7 @@ mod tests {
         for (k, x) in flipped.iter().enumerate() {
             assert_eq!(*x, w[(k % i) * o + k / i]);
         }
-        let mut want = buffer(n * i);
-        Precision::F32.matmul([n, i, o], 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), &mut want, i, Addend::None);
+        let want = Precision::F32.product([n, i, o], 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), None);
         for (got, want) in linear_backward_input(&w, &g, o, Precision::F32).iter().zip(&want) {
             assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{got} {want}");
         }

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use super::blocked::{self, Blocks};
+use super::buffer;
 use super::tiles::Loop;
 
 /// A matrix inside a slice: element (i, j) lies at `offset + i·row + j·col`
@@ -119,6 +120,14 @@ impl Precision {
         let accumulate = !matches!(addend, Addend::None);
         // SAFETY: the result is in bounds and exclusively borrowed
         unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
+    }
+
+    /// alpha·A·B (+ bias), (m, n), in memory of its own
+    pub fn product(self, [m, n, k]: [usize; 3], alpha: f32, a: Mat, b: Mat, bias: Option<&[f32]>) -> Vec<f32> {
+        // SAFETY: the product writes all of it
+        let mut c = unsafe { buffer(m * n) };
+        self.matmul([m, n, k], alpha, a, b, &mut c, n, bias.map_or(Addend::None, Addend::Bias));
+        c
     }
 }
 

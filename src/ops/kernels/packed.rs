@@ -9,6 +9,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
+use super::buffer;
 use super::matmul::{Addend, Mat, Precision};
 use super::pack::pack;
 use super::pages::Pages;
@@ -50,6 +51,14 @@ impl Packed {
     /// Words along k
     fn steps(&self) -> usize {
         self.k.div_ceil(self.kernel.depth())
+    }
+
+    /// xB: x (m, k) → (m, n)
+    pub fn product(&self, m: usize, x: &[f32]) -> Vec<f32> {
+        // SAFETY: the product writes all of it
+        let mut y = unsafe { buffer(m * self.n) };
+        self.multiply(m, x, None, &mut y);
+        y
     }
 
     /// y = xB (+ bias): x (m, k), bias (n,) → y (m, n)
