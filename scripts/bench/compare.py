@@ -122,9 +122,9 @@ def main():
             row = generation_round(args) if job == "generate" else training_round(args, job)
             rounds.setdefault(job, []).append(row)
             show = lambda v: f"{v['samples_per_s']:.3f} rows/s" if v.get("samples_per_s") else f"{v['tokens_per_s']:.1f} tok/s"
+            with open(os.path.join(args.work, "compare.json"), "w") as f:
+                json.dump(rounds, f, indent=1)
             print(f"round {i + 1} {job}: " + "; ".join(f"{k} {show(v)} {v['peak_rss_mb']:.0f} MB" for k, v in row.items()), flush=True)
-    with open(os.path.join(args.work, "compare.json"), "w") as f:
-        json.dump(rounds, f, indent=1)
     for job, rows in rounds.items():
         for mine in (name for name in rows[0] if name.startswith("ours")):
             for name in (name for name in rows[0] if name.startswith("theirs")):

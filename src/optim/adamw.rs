@@ -66,8 +66,10 @@ fn decays(name: &str) -> bool {
 impl AdamW {
     /// Zero moments for each named parameter; their order is the order of gradients
     pub fn new<'a>(params: impl IntoIterator<Item = (&'a String, &'a Var)>, config: AdamWConfig) -> Self {
+        let params: Vec<_> = params.into_iter().collect();
+        // In parallel, since the pages of new memory are cleared one by one
         let slots = params
-            .into_iter()
+            .into_par_iter()
             .map(|(name, var)| {
                 let n = var.elem_count();
                 let moments = Moments { first: vec![0.0; n], second: vec![0.0; n] };

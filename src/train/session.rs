@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,8 @@ pub struct Session {
     pending: PendingRun,
     rows: Map<String, Value>,
     sha256: BTreeMap<PathBuf, String>,
+    /// Of the model's files, while it is read
+    model_sums: JoinHandle<Result<Vec<(PathBuf, String)>>>,
     max_length: OnceCell<usize>,
 }
 
@@ -66,6 +69,7 @@ impl Session {
         if let Some(token) = &keys.pad_token {
             source.tokenizer.set_pad_token(token)?;
         }
+        let model_sums = model_sums(&source.folder, !keys.from_scratch);
         Ok(Self {
             keys,
             resolved,
@@ -75,6 +79,7 @@ impl Session {
             pending,
             rows: Map::new(),
             sha256: BTreeMap::new(),
+            model_sums,
             max_length: OnceCell::new(),
         })
     }
@@ -212,17 +217,7 @@ impl Session {
 
     /// Claims the folder for good, writes manifest and config
     pub fn begin(mut self) -> Result<(RunFolder, Option<Checkpoint>, Manifest, ModelSource)> {
-        for name in ["config.json", "tokenizer.json"] {
-            let path = self.source.folder.join(name);
-            if path.is_file() {
-                self.sha256.insert(path.clone(), files::sha256_file(&path)?);
-            }
-        }
-        if !self.keys.from_scratch {
-            for path in weight_files(&self.source.folder)? {
-                self.sha256.insert(path.clone(), files::sha256_file(&path)?);
-            }
-        }
+        self.sha256.extend(self.model_sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         let (folder, checkpoint) = self.pending.begin()?;
         let start = Start {
             command: self.context.command_line,
@@ -240,4 +235,16 @@ impl Session {
         }
         Ok((folder, checkpoint, manifest, self.source))
     }
+}
+
+/// SHA-256 of config, tokenizer and weights, on a thread of its own: for weights it takes as long as to read them
+fn model_sums(folder: &Path, with_weights: bool) -> JoinHandle<Result<Vec<(PathBuf, String)>>> {
+    let folder = folder.to_path_buf();
+    thread::spawn(move || {
+        let small =
+            ["config.json", "tokenizer.json"].map(|name| folder.join(name)).into_iter().filter(|path| path.is_file());
+        let weights = if with_weights { weight_files(&folder)? } else { Vec::new() };
+        let sum = |path: PathBuf| files::sha256_file(&path).map(|sum| (path, sum));
+        small.chain(weights).map(sum).collect()
+    })
 }

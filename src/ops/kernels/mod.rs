@@ -107,10 +107,7 @@ unsafe fn buffer(n: usize) -> Vec<f32> {
         numbers.resize(n, f32::NAN);
     }
     // SAFETY: there is room for `n`, and the caller writes them
-    #[expect(clippy::uninit_vec, reason = "the caller's promise")]
-    unsafe {
-        numbers.set_len(n);
-    }
+    unsafe { numbers.set_len(n) };
     numbers
 }
 
