@@ -7,7 +7,7 @@ use collimate::ops::Ragged;
 use collimate::ops::kernels::attention::{self, Heads};
 use collimate::ops::kernels::cache::{KvCache, NewRows};
 use collimate::ops::kernels::layers::{self, Activation};
-use collimate::ops::kernels::matmul::{Addend, Mat, Precision};
+use collimate::ops::kernels::matmul::{Addend, Mat, Precision, Product};
 use collimate::ops::kernels::packed::Packed;
 use collimate::ops::kernels::vector::{self, AdamwConstants};
 use divan::Bencher;
@@ -49,9 +49,8 @@ fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
     let (a, b, mut c) = (numbers(m * k), numbers(k * n), vec![0.0; m * n]);
     let a = if kind == "weight gradient" { Mat::rows(&a, m).t() } else { Mat::rows(&a, k) };
     let b = if kind == "input gradient" { Mat::rows(&b, k).t() } else { Mat::rows(&b, n) };
-    bencher
-        .counter(ItemsCount::new(2 * m * n * k))
-        .bench_local(|| precision.matmul([m, n, k], 1.0, a, b, &mut c, n, Addend::None));
+    let product = Product::new([m, n, k], a, b);
+    bencher.counter(ItemsCount::new(2 * m * n * k)).bench_local(|| precision.matmul_to(product, &mut c, Addend::None));
 }
 
 /// A few rows by packed weights: (rows, k, n)

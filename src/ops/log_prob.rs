@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernels::matmul::{Addend, Mat, Precision};
+use super::kernels::matmul::{Addend, Mat, Precision, Product};
 use super::kernels::{layers, vector};
 use super::{Weight, composed, view};
 
@@ -148,8 +148,8 @@ impl Head {
     /// (m, V) from hidden states (m, C)
     fn logits(&self, hidden: &[f32], w: &[f32], c: usize) -> Vec<f32> {
         let (m, v) = (hidden.len() / c, w.len() / c);
-        let hidden = Mat::rows(hidden, c);
-        self.precision.product([m, v, c], self.inverse_temperature, hidden, Mat::rows(w, c).t(), None)
+        let product = Product::new([m, v, c], Mat::rows(hidden, c), Mat::rows(w, c).t());
+        self.precision.matmul(product.times(self.inverse_temperature), None)
     }
 
     /// (2, M): log-probabilities, entropies
@@ -195,9 +195,9 @@ impl Head {
                 row[self.targets[i] as usize] += g[i];
             });
             let (d, t, n) = (Mat::rows(&kept, v), self.inverse_temperature, rows.len());
-            let dx = self.precision.product([n, c, v], t, d, Mat::rows(w, c), None);
+            let dx = self.precision.matmul(Product::new([n, c, v], d, Mat::rows(w, c)).times(t), None);
             let addend = if accumulate || first > 0 { Addend::Result } else { Addend::None };
-            self.precision.matmul([v, c, n], t, d.t(), Mat::rows(&hidden, c), dw, c, addend);
+            self.precision.matmul_to(Product::new([v, c, n], d.t(), Mat::rows(&hidden, c)).times(t), dw, addend);
             layers::scatter_rows(&dx, rows, c, &mut dh);
             first += n;
             kept = Vec::new();

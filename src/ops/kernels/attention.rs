@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::matmul::{Mat, matmul_serial};
+use super::matmul::{Mat, Product, matmul_serial};
 use super::noise::Dropout;
 use super::share::Shared;
 use super::{buffer, vector};
@@ -60,20 +60,11 @@ impl View<'_> {
         // SAFETY: `out` holds rows·stride elements and is ours
         unsafe {
             if let Some(p) = self.prefix {
-                matmul_serial(
-                    rows,
-                    prefix,
-                    d,
-                    scale,
-                    query,
-                    self.part(part, p.start).t(),
-                    out.as_mut_ptr(),
-                    stride,
-                    false,
-                );
+                let product = Product::new([rows, prefix, d], query, self.part(part, p.start).t());
+                matmul_serial(product.times(scale), out.as_mut_ptr(), stride, false);
             }
-            let own = out.as_mut_ptr().add(prefix);
-            matmul_serial(rows, keys, d, scale, query, self.part(part, self.own.start).t(), own, stride, false);
+            let product = Product::new([rows, keys, d], query, self.part(part, self.own.start).t());
+            matmul_serial(product.times(scale), out.as_mut_ptr().add(prefix), stride, false);
         }
         stride
     }
@@ -125,29 +116,13 @@ pub fn forward(qkv: &[f32], layout: &Ragged, heads: Heads) -> (Vec<f32>, Vec<f32
                 let to = out.pointer(first * c + head * d, (rows - 1) * c + d);
                 // SAFETY: `to` spans rows·C minus the other heads' columns, which this unit alone writes
                 unsafe {
-                    matmul_serial(
-                        rows,
-                        d,
-                        i0 + rows,
-                        1.0,
-                        Mat::strided(&p[prefix..], stride),
-                        view.part(2, view.own.start),
-                        to,
-                        c,
-                        false,
-                    );
+                    let weights = Mat::strided(&p[prefix..], stride);
+                    let own = Product::new([rows, d, i0 + rows], weights, view.part(2, view.own.start));
+                    matmul_serial(own, to, c, false);
                     if let Some(shared) = view.prefix {
-                        matmul_serial(
-                            rows,
-                            d,
-                            prefix,
-                            1.0,
-                            Mat::strided(&p, stride),
-                            view.part(2, shared.start),
-                            to,
-                            c,
-                            true,
-                        );
+                        let weights = Mat::strided(&p, stride);
+                        let shared = Product::new([rows, d, prefix], weights, view.part(2, shared.start));
+                        matmul_serial(shared, to, c, true);
                     }
                 }
             }
@@ -203,17 +178,18 @@ pub fn backward(qkv: &[f32], layout: &Ragged, heads: Heads, out: &[f32], lse: &[
                 let own = view.own.start;
                 // SAFETY: one unit owns this head's columns of all rows of its family
                 unsafe {
+                    let add = |product, to| matmul_serial(product, to, 3 * c, true);
                     let query = view.part(0, first);
                     let (ds, w) = (Mat::strided(&dp[prefix..], stride), Mat::strided(&weights[prefix..], stride));
-                    matmul_serial(rows, d, keys, 1.0, ds, view.part(1, own), to(0, first, rows), 3 * c, true);
-                    matmul_serial(keys, d, rows, 1.0, ds.t(), query, to(1, own, keys), 3 * c, true);
-                    matmul_serial(keys, d, rows, 1.0, w.t(), g, to(2, own, keys), 3 * c, true);
+                    add(Product::new([rows, d, keys], ds, view.part(1, own)), to(0, first, rows));
+                    add(Product::new([keys, d, rows], ds.t(), query), to(1, own, keys));
+                    add(Product::new([keys, d, rows], w.t(), g), to(2, own, keys));
                     if let Some(shared) = view.prefix {
                         let (ds, w) = (Mat::strided(&dp, stride), Mat::strided(weights, stride));
                         let at = shared.start;
-                        matmul_serial(rows, d, prefix, 1.0, ds, view.part(1, at), to(0, first, rows), 3 * c, true);
-                        matmul_serial(prefix, d, rows, 1.0, ds.t(), query, to(1, at, prefix), 3 * c, true);
-                        matmul_serial(prefix, d, rows, 1.0, w.t(), g, to(2, at, prefix), 3 * c, true);
+                        add(Product::new([rows, d, prefix], ds, view.part(1, at)), to(0, first, rows));
+                        add(Product::new([prefix, d, rows], ds.t(), query), to(1, at, prefix));
+                        add(Product::new([prefix, d, rows], w.t(), g), to(2, at, prefix));
                     }
                 }
             }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matmul::{Addend, Mat, SERIAL_BELOW};
+use super::matmul::{Addend, Mat, Product, SERIAL_BELOW};
 use super::pack::pack;
 use super::pages::Pages;
 use super::share::Shared;
@@ -44,35 +44,25 @@ fn part(count: usize, most: usize) -> usize {
     count.div_ceil(count.div_ceil(most.max(1)).max(1))
 }
 
-/// C ← alpha·A·B + addend, with C (m, n) of stride `c_row` in its slice, A (m, k), B (k, n), nothing of it empty
+/// C (m, n) ← product + addend, nothing of it empty
 ///
 /// # Panics
 /// Where neither side of an operand is contiguous
-pub fn matmul(
-    kernel: Loop,
-    blocks: Blocks,
-    [m, n, k]: [usize; 3],
-    alpha: f32,
-    a: Mat,
-    b: Mat,
-    c: &mut [f32],
-    c_row: usize,
-    addend: Addend,
-) {
-    a.check(m, k);
-    b.check(k, n);
-    let product = Product { kernel, m, n, height: part(m, kernel.most_rows()), alpha, a, b, c: Shared::new(c), c_row };
+pub fn matmul(kernel: Loop, blocks: Blocks, product: Product, c: &mut [f32], addend: Addend) {
+    product.check();
+    let [m, n, k] = product.shape;
+    let tasks = Tasks { kernel, height: part(m, kernel.most_rows()), of: product, c: Shared::new(c) };
     let depth = part(k, blocks.words * kernel.depth()).next_multiple_of(kernel.depth());
     let words = depth.div_ceil(kernel.depth());
-    let (groups, panels) = (m.div_ceil(product.height), n.div_ceil(WIDTH));
-    let most_groups = part(groups, blocks.packed / (product.height * words));
+    let (groups, panels) = (m.div_ceil(tasks.height), n.div_ceil(WIDTH));
+    let most_groups = part(groups, blocks.packed / (tasks.height * words));
     let most_panels = part(panels, blocks.packed / (WIDTH * words));
     // Panels first, so that they begin where a cache line does
-    let (panel_words, group_words) = (most_panels * WIDTH * words, most_groups * product.height * words);
+    let (panel_words, group_words) = (most_panels * WIDTH * words, most_groups * tasks.height * words);
     let kept = MEMORY.take().filter(|memory| memory.len() >= panel_words + group_words);
     let mut memory = kept.unwrap_or_else(|| Pages::new(panel_words + group_words));
     let (packed_b, packed_a) = memory.split_at_mut(panel_words);
-    let parallel = m * n * k >= SERIAL_BELOW && rayon::current_num_threads() > 1;
+    let parallel = product.multiply_adds() >= SERIAL_BELOW && rayon::current_num_threads() > 1;
     let each = |count: usize, work: &(dyn Fn(usize) + Sync)| {
         if parallel {
             // One by one: a thread that was held up leaves no more than one task to wait for
@@ -99,12 +89,12 @@ pub fn matmul(
                             if band < bands_b {
                                 let (at, panels) = sub(&panels, band, BAND);
                                 let to = to_b.range(at * WIDTH * words, panels.len() * WIDTH * words);
-                                product.pack_panels(panels, &steps, to);
+                                tasks.pack_panels(panels, &steps, to);
                             } else {
                                 let (at, groups) = sub(&groups, band - bands_b, BAND);
-                                let rows = product.rows(&groups).len();
-                                let to = to_a.range(at * product.height * words, rows * words);
-                                product.pack_groups(groups, &steps, to);
+                                let rows = tasks.rows(&groups).len();
+                                let to = to_a.range(at * tasks.height * words, rows * words);
+                                tasks.pack_groups(groups, &steps, to);
                             }
                         }
                     });
@@ -116,8 +106,8 @@ pub fn matmul(
                 each(tasks_down * panels.len().div_ceil(across), &|task| {
                     let (first_group, groups) = sub(&groups, task % tasks_down, down);
                     let (first_panel, panels) = sub(&panels, task / tasks_down, across);
-                    let (a, b) = (first_group * product.height * words, first_panel * WIDTH * words);
-                    product.multiply(groups, panels, words, &packed_a[a..], &packed_b[b..], addend);
+                    let (a, b) = (first_group * tasks.height * words, first_panel * WIDTH * words);
+                    tasks.multiply(groups, panels, words, &packed_a[a..], &packed_b[b..], addend);
                 });
             }
         }
@@ -134,31 +124,27 @@ fn sub(range: &Range<usize>, i: usize, size: usize) -> (usize, Range<usize>) {
 }
 
 /// What all tasks of a product know
-struct Product<'a> {
+struct Tasks<'a> {
     kernel: Loop,
-    m: usize,
-    n: usize,
     /// Rows of a group; the last may have fewer
     height: usize,
-    alpha: f32,
-    a: Mat<'a>,
-    b: Mat<'a>,
+    of: Product<'a>,
     c: Shared<'a>,
-    c_row: usize,
 }
 
-impl Product<'_> {
+impl Tasks<'_> {
     fn rows(&self, groups: &Range<usize>) -> Range<usize> {
-        groups.start * self.height..self.m.min(groups.end * self.height)
+        groups.start * self.height..self.of.shape[0].min(groups.end * self.height)
     }
 
     fn columns(&self, panels: &Range<usize>) -> Range<usize> {
-        panels.start * WIDTH..self.n.min(panels.end * WIDTH)
+        panels.start * WIDTH..self.of.shape[1].min(panels.end * WIDTH)
     }
 
     fn pack_panels(&self, panels: Range<usize>, steps: &Range<usize>, to: &mut [u32]) {
         let columns = self.columns(&panels);
-        let from = Mat { data: &self.b.data[columns.start * self.b.col + steps.start * self.b.row..], ..self.b };
+        let b = self.of.b;
+        let from = Mat { data: &b.data[columns.start * b.col + steps.start * b.row..], ..b };
         pack(self.kernel, from.t(), columns.len(), WIDTH, steps.len(), to);
     }
 
@@ -167,7 +153,8 @@ impl Product<'_> {
         let rows = self.rows(&groups);
         let last = rows.len() % self.height;
         let (full, narrow) = to.split_at_mut(to.len() / rows.len() * (rows.len() - last));
-        let from = |row: usize| Mat { data: &self.a.data[row * self.a.row + steps.start * self.a.col..], ..self.a };
+        let a = self.of.a;
+        let from = |row: usize| Mat { data: &a.data[row * a.row + steps.start * a.col..], ..a };
         if !full.is_empty() {
             pack(self.kernel, from(rows.start), rows.len() - last, self.height, steps.len(), full);
         }
@@ -178,18 +165,17 @@ impl Product<'_> {
 
     /// Every group times every panel; `a` and `b` begin with the first of them
     fn multiply(&self, groups: Range<usize>, panels: Range<usize>, words: usize, a: &[u32], b: &[u32], addend: Addend) {
+        let n = self.of.shape[1];
         for (a, group) in a.chunks(self.height * words).zip(groups) {
             let rows = self.rows(&(group..group + 1));
             let a = &a[..rows.len() * words];
             for (b, panel) in b.chunks_exact(WIDTH * words).zip(panels.clone()) {
                 let columns = self.columns(&(panel..panel + 1));
-                let (at, span) =
-                    (rows.start * self.c_row + columns.start, (rows.len() - 1) * self.c_row + columns.len());
                 let target = Target {
-                    y: self.c.pointer(at, span),
-                    stride: self.c_row,
+                    y: self.c.pointer(rows.start * n + columns.start, (rows.len() - 1) * n + columns.len()),
+                    stride: n,
                     width: columns.len(),
-                    alpha: self.alpha,
+                    alpha: self.of.alpha,
                     addend: addend.columns(columns.start, columns.len()),
                 };
                 target.fetch(rows.len());
@@ -224,8 +210,7 @@ mod tests {
                 let (at, bt) = (transposed(&a, k), transposed(&b, n));
                 let lefts = [Mat::rows(&a, k), Mat::rows(&at, m).t()];
                 let rights = [Mat::rows(&b, n), Mat::rows(&bt, k).t()];
-                // Columns of C beyond n belong to somebody else
-                let (c_row, start) = (n + 3, numbers(m * (n + 3), 4));
+                let start = numbers(m * n, 4);
                 for (left, right, addend, blocks) in [
                     (0, 0, Addend::None, tiny),
                     (0, 1, Addend::Result, tiny),
@@ -233,13 +218,10 @@ mod tests {
                     (1, 1, Addend::Result, Blocks::default()),
                 ] {
                     let mut c = start.clone();
-                    matmul(kernel, blocks, [m, n, k], 0.5, lefts[left], rights[right], &mut c, c_row, addend);
+                    let product = Product::new([m, n, k], lefts[left], rights[right]).times(0.5);
+                    matmul(kernel, blocks, product, &mut c, addend);
                     for (at, got) in c.iter().enumerate() {
-                        let (i, j) = (at / c_row, at % c_row);
-                        if j >= n {
-                            assert_eq!(*got, start[at]);
-                            continue;
-                        }
+                        let (i, j) = (at / n, at % n);
                         let sum: f64 = (0..k).map(|q| round(a[i * k + q]) * round(b[q * n + j])).sum();
                         let want = 0.5 * sum
                             + match addend {
@@ -262,11 +244,11 @@ mod tests {
         let (a, b) = (numbers(m * k, 5), numbers(k * n, 6));
         for kernel in loops() {
             let product = |first: usize, m: usize, threads: usize| {
-                let mut c = vec![0.0; m * n];
+                let mut c = vec![f32::NAN; m * n];
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-                let (a, b) = (Mat::rows(&a[first * k..], k), Mat::rows(&b, n));
+                let product = Product::new([m, n, k], Mat::rows(&a[first * k..], k), Mat::rows(&b, n));
                 let blocks = Blocks { groups: 3, panels: 2, ..Blocks::default() };
-                pool.install(|| matmul(kernel, blocks, [m, n, k], 1.0, a, b, &mut c, n, Addend::None));
+                pool.install(|| matmul(kernel, blocks, product, &mut c, Addend::None));
                 c
             };
             let all = product(0, m, 2);
@@ -282,8 +264,8 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::from_bits(0x7fff_ffff)] {
                 let mut c = [0.0; 4];
                 let (a, b) = ([bad, 1.0, 1.0, 1.0], [1.0; 4]);
-                let (a, b) = (Mat::rows(&a, 2), Mat::rows(&b, 2));
-                matmul(kernel, Blocks::default(), [2, 2, 2], 1.0, a, b, &mut c, 2, Addend::None);
+                let product = Product::new([2, 2, 2], Mat::rows(&a, 2), Mat::rows(&b, 2));
+                matmul(kernel, Blocks::default(), product, &mut c, Addend::None);
                 assert!(!c[0].is_finite() && !c[1].is_finite() && c[2] == 2.0 && c[3] == 2.0, "{kernel:?} {c:?}");
             }
         }

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::attention::Heads;
-use super::matmul::{Mat, Precision, matmul_serial};
+use super::matmul::{Mat, Precision, Product, matmul_serial};
 use super::pages::Pages;
 use super::share::Shared;
 use super::{simd, vector};
@@ -172,7 +172,10 @@ impl<T: Number> Part<'_, T> {
                 let (keys, to) = (Mat::rows(keys, LANES), &mut scores[first..]);
                 assert!(to.len() >= (rows - 1) * n + width);
                 // SAFETY: `scores` is ours and holds the block's places
-                unsafe { matmul_serial(rows, width, d, self.heads.scale, queries, keys, to.as_mut_ptr(), n, false) };
+                unsafe {
+                    let product = Product::new([rows, width, d], queries, keys).times(self.heads.scale);
+                    matmul_serial(product, to.as_mut_ptr(), n, false);
+                }
             }
             for r in 0..rows {
                 let (seen, hidden) = scores[r * n..(r + 1) * n].split_at_mut(sequence.past + i0 + r + 1);
@@ -183,7 +186,7 @@ impl<T: Number> Part<'_, T> {
             let to = out.pointer(first * c + self.head * d, (rows - 1) * c + d);
             let values = Mat::rows(values, d);
             // SAFETY: one call owns this head's columns of its rows
-            unsafe { matmul_serial(rows, d, n, 1.0, Mat::strided(scores, n), values, to, c, false) };
+            unsafe { matmul_serial(Product::new([rows, d, n], Mat::strided(scores, n), values), to, c, false) };
         }
     }
 }

@@ -8,7 +8,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use candle_core::cpu::erf::erf_f64 as erf;
 use rayon::prelude::*;
 
-use super::matmul::{Addend, Mat, Precision};
+use super::matmul::{Addend, Mat, Precision, Product};
 use super::{buffer, vector};
 
 /// Rows of one task
@@ -39,7 +39,7 @@ fn part<'a>(x: &'a [f32], i: usize, len: usize, out: &[f32]) -> &'a [f32] {
 pub fn linear(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32> {
     let (i, o) = (w.len() / b.len(), b.len());
     let n = x.len() / i;
-    precision.product([n, o, i], 1.0, Mat::rows(x, i), Mat::rows(w, o), Some(b))
+    precision.matmul(Product::new([n, o, i], Mat::rows(x, i), Mat::rows(w, o)), Some(b))
 }
 
 /// dx = gWᵀ: g (N, O), w (I, O) → (N, I)
@@ -49,9 +49,9 @@ pub fn linear_backward_input(w: &[f32], g: &[f32], o: usize, precision: Precisio
     // into the same cache sets, and a copy that lies the other way round is a third faster, the copy included
     if precision == Precision::F32 && o >= 1024 && o.is_multiple_of(256) && n > 64 {
         let flipped = transpose(w, o);
-        precision.product([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(&flipped, i), None)
+        precision.matmul(Product::new([n, i, o], Mat::rows(g, o), Mat::rows(&flipped, i)), None)
     } else {
-        precision.product([n, i, o], 1.0, Mat::rows(g, o), Mat::rows(w, o).t(), None)
+        precision.matmul(Product::new([n, i, o], Mat::rows(g, o), Mat::rows(w, o).t()), None)
     }
 }
 
@@ -83,7 +83,7 @@ fn transpose(w: &[f32], o: usize) -> Vec<f32> {
 pub fn linear_backward_weight(x: &[f32], g: &[f32], dw: &mut [f32], o: usize, accumulate: bool, precision: Precision) {
     let (i, n) = (dw.len() / o, g.len() / o);
     let addend = if accumulate { Addend::Result } else { Addend::None };
-    precision.matmul([i, o, n], 1.0, Mat::rows(x, i).t(), Mat::rows(g, o), dw, o, addend);
+    precision.matmul_to(Product::new([i, o, n], Mat::rows(x, i).t(), Mat::rows(g, o)), dw, addend);
 }
 
 /// db = Σ rows of g: g (N, O) → db (O,)
@@ -259,7 +259,7 @@ mod tests {
         for (k, x) in flipped.iter().enumerate() {
             assert_eq!(*x, w[(k % i) * o + k / i]);
         }
-        let want = Precision::F32.product([n, i, o], 1.0, Mat::rows(&g, o), Mat::rows(&w, o).t(), None);
+        let want = Precision::F32.matmul(Product::new([n, i, o], Mat::rows(&g, o), Mat::rows(&w, o).t()), None);
         for (got, want) in linear_backward_input(&w, &g, o, Precision::F32).iter().zip(&want) {
             assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{got} {want}");
         }

@@ -43,6 +43,42 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// A product to be taken: alpha·A·B, with A (m, k) and B (k, n)
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// m, n and k
+    pub shape: [usize; 3],
+    /// Factor
+    pub alpha: f32,
+    /// A
+    pub a: Mat<'a>,
+    /// B
+    pub b: Mat<'a>,
+}
+
+impl<'a> Product<'a> {
+    /// A·B, its sizes as m, n, k
+    pub fn new(shape: [usize; 3], a: Mat<'a>, b: Mat<'a>) -> Self {
+        Self { shape, alpha: 1.0, a, b }
+    }
+
+    /// alpha·A·B
+    #[must_use]
+    pub fn times(self, alpha: f32) -> Self {
+        Self { alpha, ..self }
+    }
+
+    pub(super) fn check(&self) {
+        let [m, n, k] = self.shape;
+        self.a.check(m, k);
+        self.b.check(k, n);
+    }
+
+    pub(super) fn multiply_adds(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
 /// What a product is added to
 #[derive(Clone, Copy, Debug)]
 pub enum Addend<'a> {
@@ -83,93 +119,65 @@ pub enum Precision {
 pub(super) const SERIAL_BELOW: usize = 1 << 18;
 
 impl Precision {
-    /// C ← alpha·A·B + addend, with C (m, n) row-major of stride `c_row`, A (m, k), B (k, n)
+    /// The product (+ bias, in every row), (m, n)
     ///
     /// Parallel over the current rayon pool when large; k is never split, so the result does not depend on threads.
     ///
     /// # Panics
     /// For bfloat16 where the processor has no such products
-    pub fn matmul(
-        self,
-        [m, n, k]: [usize; 3],
-        alpha: f32,
-        a: Mat,
-        b: Mat,
-        c: &mut [f32],
-        c_row: usize,
-        addend: Addend,
-    ) {
+    pub fn matmul(self, product: Product, bias: Option<&[f32]>) -> Vec<f32> {
+        let [m, n, _] = product.shape;
+        // SAFETY: the product writes all of it
+        let mut c = unsafe { buffer(m * n) };
+        self.matmul_to(product, &mut c, bias.map_or(Addend::None, Addend::Bias));
+        c
+    }
+
+    /// [`Self::matmul`] into memory of the caller: C (m, n) ← product + addend
+    pub fn matmul_to(self, product: Product, c: &mut [f32], addend: Addend) {
+        let [m, n, k] = product.shape;
         if m == 0 || n == 0 {
             return;
         }
-        assert!((m - 1) * c_row + n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
+        assert!(c.len() == m * n, "a result ({m}, {n}) in a slice of {}", c.len());
         assert!(addend.fits(n), "a bias of another length than {n}");
         // A product of nothing is 0 in either precision
         if self == Self::Bf16 && k > 0 {
-            return blocked::matmul(Loop::best(self), Blocks::default(), [m, n, k], alpha, a, b, c, c_row, addend);
+            return blocked::matmul(Loop::best(self), Blocks::default(), product, c, addend);
         }
-        let threads = if m * n * k < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
+        let threads = if product.multiply_adds() < SERIAL_BELOW { 1 } else { rayon::current_num_threads() };
         if let Addend::Bias(bias) = addend {
-            let fill = |row: &mut [f32]| row[..n].copy_from_slice(bias);
+            let fill = |row: &mut [f32]| row.copy_from_slice(bias);
             if threads > 1 {
-                c.par_chunks_mut(c_row).take(m).with_min_len(32).for_each(fill);
+                c.par_chunks_mut(n).with_min_len(32).for_each(fill);
             } else {
-                c.chunks_mut(c_row).take(m).for_each(fill);
+                c.chunks_mut(n).for_each(fill);
             }
         }
         let accumulate = !matches!(addend, Addend::None);
         // SAFETY: the result is in bounds and exclusively borrowed
-        unsafe { matmul_raw(m, n, k, alpha, a, b, c.as_mut_ptr(), c_row, accumulate, threads) }
-    }
-
-    /// alpha·A·B (+ bias), (m, n), in memory of its own
-    pub fn product(self, [m, n, k]: [usize; 3], alpha: f32, a: Mat, b: Mat, bias: Option<&[f32]>) -> Vec<f32> {
-        // SAFETY: the product writes all of it
-        let mut c = unsafe { buffer(m * n) };
-        self.matmul([m, n, k], alpha, a, b, &mut c, n, bias.map_or(Addend::None, Addend::Bias));
-        c
+        unsafe { matmul_raw(product, c.as_mut_ptr(), n, accumulate, threads) }
     }
 }
 
-/// C ← alpha·A·B (+ C where `accumulate`) in f32 into a raw destination on one thread, for kernels that are parallel at a
+/// C ← product (+ C where `accumulate`) in f32 into a raw destination on one thread, for kernels that are parallel at a
 /// higher level
 ///
 /// # Safety
 /// `c` must be valid for writes at all (m, n) places of stride `c_row`, and nobody else may touch them meanwhile.
-pub unsafe fn matmul_serial(
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: f32,
-    a: Mat,
-    b: Mat,
-    c: *mut f32,
-    c_row: usize,
-    accumulate: bool,
-) {
+pub unsafe fn matmul_serial(product: Product, c: *mut f32, c_row: usize, accumulate: bool) {
     // SAFETY: the caller's promise
-    unsafe { matmul_raw(m, n, k, alpha, a, b, c, c_row, accumulate, 1) }
+    unsafe { matmul_raw(product, c, c_row, accumulate, 1) }
 }
 
 #[allow(clippy::inline_always)]
 #[inline(always)]
-unsafe fn matmul_raw(
-    m: usize,
-    n: usize,
-    k: usize,
-    alpha: f32,
-    a: Mat,
-    b: Mat,
-    c: *mut f32,
-    c_row: usize,
-    accumulate: bool,
-    threads: usize,
-) {
+unsafe fn matmul_raw(product: Product, c: *mut f32, c_row: usize, accumulate: bool, threads: usize) {
+    let Product { shape: [m, n, k], alpha, a, b } = product;
     if m == 0 || n == 0 {
         return;
     }
-    a.check(m, k);
-    b.check(k, n);
+    product.check();
     let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
     // SAFETY: operands were checked against their slices; the destination is the caller's promise
     unsafe {

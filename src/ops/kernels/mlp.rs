@@ -2,7 +2,7 @@
 //!
 //! The networks of classical control are so small that a thread hand-over costs more than the product itself.
 
-use super::matmul::{Mat, matmul_serial};
+use super::matmul::{Mat, Product, matmul_serial};
 use super::vector::exp;
 use super::{simd, vector};
 
@@ -57,7 +57,7 @@ pub fn linear_backward_input(rows: usize, inputs: usize, w: &[f32], g: &[f32], d
 fn product(m: usize, n: usize, k: usize, a: Mat, b: Mat, c: &mut [f32], accumulate: bool) {
     assert!(m * n <= c.len(), "result ({m}, {n}) outside its slice of {}", c.len());
     // SAFETY: the result is in bounds and exclusively borrowed
-    unsafe { matmul_serial(m, n, k, 1.0, a, b, c.as_mut_ptr(), n, accumulate) }
+    unsafe { matmul_serial(Product::new([m, n, k], a, b), c.as_mut_ptr(), n, accumulate) }
 }
 
 /// (1 - e^{-2|x|}) / (1 + e^{-2|x|}) with the sign of x; a polynomial near 0, where the difference would cancel
