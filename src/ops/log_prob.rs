@@ -11,8 +11,9 @@ use super::{Weight, composed, view};
 
 /// Logits of one chunk where they are not kept: 16 Mi numbers, 64 MiB
 const CHUNK: usize = 1 << 24;
-/// Most logits that are kept for the backward pass instead of being computed again: 256 MiB
-const KEPT: usize = 1 << 26;
+/// Most logits that are kept for the backward pass instead of being computed again: 1 GiB, 5341 positions of GPT-2, whose
+/// activations take nearly twice as much
+const KEPT: usize = 1 << 28;
 
 /// What the LM head says of M chosen (position, token) pairs
 pub struct TokenLogProbs {
@@ -28,7 +29,7 @@ pub struct TokenLogProbs {
 
 /// The t-th entry of log softmax(h_r·Wᵀ/T) for each pair (r, t) of `rows` and `targets`
 ///
-/// The head runs on the listed rows only (a row may be listed more than once). Up to 256 MiB of logits are kept for the
+/// The head runs on the listed rows only (a row may be listed more than once). Up to 1 GiB of logits are kept for the
 /// backward pass; beyond that they come in chunks and are computed again.
 ///
 /// # Shapes
@@ -62,14 +63,15 @@ pub fn token_log_probs(
     if !view::has_kernel(h) {
         return composed::token_log_probs(h, &w.values, rows, targets, temperature);
     }
-    let tracked = h.track_op() || w.values.track_op();
+    let keep = (h.track_op() || w.values.track_op()) && rows.len() * v <= KEPT;
     let saved = Arc::new(Mutex::new(Saved::default()));
     let head = Head {
         rows: rows.to_vec(),
         targets: targets.to_vec(),
         inverse_temperature: (1.0 / temperature) as f32,
         precision: w.precision,
-        keep: tracked && rows.len() * v <= KEPT,
+        chunk: if keep { rows.len() } else { CHUNK / v }.max(1),
+        keep,
         saved: saved.clone(),
     };
     let h = h.contiguous()?;
@@ -98,6 +100,9 @@ struct Head {
     targets: Vec<u32>,
     inverse_temperature: f32,
     precision: Precision,
+    /// Pairs whose logits are in memory at a time
+    chunk: usize,
+    /// Whether the backward pass finds them there; then one chunk has them all
     keep: bool,
     saved: Arc<Mutex<Saved>>,
 }
@@ -131,11 +136,6 @@ impl Head {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pairs of one chunk
-    fn chunk(&self, v: usize) -> usize {
-        if self.keep { self.rows.len().max(1) } else { (CHUNK / v).clamp(1, self.rows.len().max(1)) }
-    }
-
     /// Hidden states of some rows, (m, C)
     fn gather(h: &[f32], rows: &[u32], c: usize) -> Vec<f32> {
         let mut hidden = Vec::with_capacity(rows.len() * c);
@@ -157,7 +157,7 @@ impl Head {
         let v = w.len() / c;
         let mut sums = Vec::with_capacity(self.rows.len());
         let mut logits = Vec::new();
-        for (rows, targets) in self.rows.chunks(self.chunk(v)).zip(self.targets.chunks(self.chunk(v))) {
+        for (rows, targets) in self.rows.chunks(self.chunk).zip(self.targets.chunks(self.chunk)) {
             drop(logits); // before the next ones take as much
             logits = self.logits(&Self::gather(h, rows, c), w, c);
             sums.par_extend(logits.par_chunks(v).zip(targets).map(|(row, &target)| row_sums(row, target as usize)));
@@ -182,8 +182,11 @@ impl Head {
             (std::mem::take(&mut saved.logits), saved.lse.clone())
         };
         let mut dh = vec![0.0; h.len()];
+        if m == 0 && !accumulate {
+            dw.fill(0.0);
+        }
         let mut first = 0;
-        for rows in self.rows.chunks(self.chunk(v)) {
+        for rows in self.rows.chunks(self.chunk) {
             let hidden = Self::gather(h, rows, c);
             if kept.len() != rows.len() * v {
                 kept = self.logits(&hidden, w, c);
@@ -250,5 +253,62 @@ impl CustomOp1 for Summed {
         let (c, mut dh) = (h.dim(1)?, Vec::new());
         sums.add(*i, ws.len(), |dw, accumulate| dh = self.head.backward(&hs, &ws, &gs, c, dw, accumulate));
         Ok(Some(Tensor::from_vec(dh, h.shape(), h.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pairs_leave_a_gradient_of_zero() {
+        let (rows, targets, saved) = (Vec::new(), Vec::new(), Arc::default());
+        let head =
+            Head { rows, targets, inverse_temperature: 1.0, precision: Precision::F32, chunk: 1, keep: true, saved };
+        let mut dw = [3.0; 4];
+        assert!(head.forward(&[1.0, 2.0], &[1.0; 4], 2).is_empty());
+        assert_eq!(head.backward(&[1.0, 2.0], &[1.0; 4], &[], 2, &mut dw, true), [0.0; 2]);
+        assert_eq!(dw, [3.0; 4]);
+        head.backward(&[1.0, 2.0], &[1.0; 4], &[], 2, &mut dw, false);
+        assert_eq!(dw, [0.0; 4]);
+    }
+
+    #[test]
+    fn chunks_that_are_computed_again_give_what_kept_logits_give() {
+        let (rows, v, c) = (7, 11, 5);
+        let numbers = |n: usize, seed: f32| (0..n).map(|i| (seed + i as f32 * 0.7).sin()).collect::<Vec<_>>();
+        // More hidden states than pairs, one of them in two pairs
+        let (h, w, g) = (numbers(9 * c, 0.1), numbers(v * c, 0.2), numbers(2 * rows, 0.3));
+        let passes = |chunk: usize, keep: bool, precision: Precision| {
+            let head = Head {
+                rows: vec![8, 0, 3, 3, 5, 1, 7],
+                targets: vec![0, 10, 4, 2, 9, 9, 1],
+                inverse_temperature: 0.8,
+                precision,
+                chunk,
+                keep,
+                saved: Arc::default(),
+            };
+            let mut out = head.forward(&h, &w, c);
+            let mut dw = vec![1.0; v * c];
+            out.extend(head.backward(&h, &w, &g, c, &mut dw, true));
+            let mut fresh = vec![f32::NAN; v * c];
+            head.backward(&h, &w, &g, c, &mut fresh, false);
+            out.into_iter().chain(dw).chain(fresh).collect::<Vec<_>>()
+        };
+        for (precision, bound) in [(Precision::F32, 1e-6), (Precision::Bf16, 1e-2)] {
+            if precision == Precision::Bf16 && !super::super::kernels::bf16_supported() {
+                continue;
+            }
+            let kept = passes(rows, true, precision);
+            for chunk in [1, 2, 3, 6, 7, 20] {
+                for (at, (again, kept)) in passes(chunk, false, precision).iter().zip(&kept).enumerate() {
+                    assert!(
+                        (again - kept).abs() <= bound,
+                        "{precision:?}, chunks of {chunk}, {at}: {again}, not {kept}"
+                    );
+                }
+            }
+        }
     }
 }
