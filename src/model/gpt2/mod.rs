@@ -13,7 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use rayon::prelude::*;
 
 use self::block::{Block, Norm};
 use self::fused::Fused;
@@ -95,12 +94,11 @@ impl Gpt2 {
 
     /// A trainable model of these tensors, named and ordered as [`tensors`] says
     pub(super) fn trainable(config: Gpt2Config, list: Vec<(String, Tensor)>) -> Result<Self> {
-        // In parallel: what a copy costs is the new memory, cleared page by page
-        let vars = list
-            .into_par_iter()
-            .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let weights: Vec<_> = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let mut vars = Vec::with_capacity(list.len());
+        for (name, tensor) in list {
+            vars.push((name, Var::from_tensor(&tensor)?));
+        }
+        let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let sums = Arc::new(GradientSums::new(vars.len()));
         Ok(Self { vars, ..Self::assemble(config, weights, sums, Precision::F32)? })
     }
@@ -150,8 +148,7 @@ impl Gpt2 {
 
     /// A copy of the weights as they are now, without gradients: a reference that training does not move
     pub fn frozen_copy(&self) -> Result<Self> {
-        let weights = self.weights.par_iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?.detach())));
-        Self::assemble(self.config.clone(), weights.collect::<Result<Vec<_>>>()?, Arc::default(), self.precision)
+        self.with_weights(|_, tensor| Ok(tensor.copy()?))
     }
 
     /// A frozen model of the same shape whose weights `change` makes of these, name by name in the order of
