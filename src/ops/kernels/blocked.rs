@@ -53,7 +53,7 @@ pub fn matmul(kernel: Loop, blocks: Blocks, product: Product, c: &mut [f32], add
     let [m, n, k] = product.shape;
     let tasks = Tasks { kernel, height: part(m, kernel.most_rows()), of: product, c: Shared::new(c) };
     let depth = part(k, blocks.words * kernel.depth()).next_multiple_of(kernel.depth());
-    let words = depth.div_ceil(kernel.depth());
+    let words = kernel.words(depth);
     let (groups, panels) = (m.div_ceil(tasks.height), n.div_ceil(WIDTH));
     let most_groups = part(groups, blocks.packed / (tasks.height * words));
     let most_panels = part(panels, blocks.packed / (WIDTH * words));
@@ -74,7 +74,7 @@ pub fn matmul(kernel: Loop, blocks: Blocks, product: Product, c: &mut [f32], add
 
     for k0 in (0..k).step_by(depth) {
         let steps = k0..(k0 + depth).min(k);
-        let words = steps.len().div_ceil(kernel.depth());
+        let words = kernel.words(steps.len());
         let addend = if k0 == 0 { addend } else { Addend::Result };
         for p0 in (0..panels).step_by(most_panels) {
             let panels = p0..(p0 + most_panels).min(panels);

@@ -60,7 +60,7 @@ fn transpose(w: &[f32], o: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let i = w.len() / o;
     // SAFETY: the tiles cover it
-    let mut flipped = unsafe { buffer(w.len()) };
+    let mut flipped = unsafe { buffer(i * o) };
     for_blocks(&mut flipped, TILE * i, |block, out| {
         let (first, columns) = (block * TILE, out.len() / i);
         for r0 in (0..i).step_by(TILE) {
@@ -135,7 +135,8 @@ pub fn layer_norm_backward(
     accumulate: bool,
 ) -> Vec<f32> {
     let c = w.len();
-    // SAFETY: every row is written
+    assert_eq!(x.len(), g.len());
+    // SAFETY: every row is written, since there are as many in g
     let mut dx = unsafe { buffer(x.len()) };
     let work = |((dx, x), g): ((&mut [f32], &[f32]), &[f32])| {
         let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);

@@ -11,7 +11,7 @@ use super::tiles::Loop;
 /// Where neither the rows nor the columns of `from` lie side by side
 pub fn pack(kernel: Loop, from: Mat, lanes: usize, width: usize, columns: usize, to: &mut [u32]) {
     from.check(lanes, columns);
-    let words = columns.div_ceil(kernel.depth());
+    let words = kernel.words(columns);
     assert!(to.len() == lanes.div_ceil(width) * words * width);
     assert!(from.row == 1 || from.col == 1, "an operand lies in rows or in columns");
     match kernel {

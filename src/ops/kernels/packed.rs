@@ -38,19 +38,14 @@ impl Packed {
 
     fn with_loop(b: Mat, k: usize, n: usize, kernel: Loop) -> Self {
         b.check(k, n);
-        let mut packed =
-            Self { k, n, kernel, panels: Pages::new(k.div_ceil(kernel.depth()) * n.next_multiple_of(WIDTH)) };
-        let panel = (packed.steps() * WIDTH).max(1);
+        let steps = kernel.words(k);
+        let mut packed = Self { k, n, kernel, panels: Pages::new(steps * n.next_multiple_of(WIDTH)) };
+        let panel = (steps * WIDTH).max(1);
         packed.panels.par_chunks_mut(panel).enumerate().for_each(|(p, to)| {
             let from = Mat { data: &b.data[p * WIDTH * b.col..], ..b };
             pack(kernel, from.t(), WIDTH.min(n - p * WIDTH), WIDTH, k, to);
         });
         packed
-    }
-
-    /// Words along k
-    fn steps(&self) -> usize {
-        self.k.div_ceil(self.kernel.depth())
     }
 
     /// xB: x (m, k) → (m, n)
@@ -63,7 +58,8 @@ impl Packed {
 
     /// y = xB (+ bias): x (m, k), bias (n,) → y (m, n)
     pub fn multiply(&self, m: usize, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-        let (k, n, steps, kernel) = (self.k, self.n, self.steps(), self.kernel);
+        let (k, n, kernel) = (self.k, self.n, self.kernel);
+        let steps = kernel.words(k);
         assert_eq!((x.len(), y.len()), (m * k, m * n), "({m}, {k}) by ({k}, {n})");
         assert!(bias.is_none_or(|bias| bias.len() == n));
         if m == 0 || n == 0 {

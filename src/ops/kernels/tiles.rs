@@ -81,6 +81,11 @@ impl Loop {
         if self == Self::Avx512Bf16 { 2 } else { 1 }
     }
 
+    /// Words of a sum over k numbers
+    pub fn words(self, k: usize) -> usize {
+        k.div_ceil(self.depth())
+    }
+
     /// Most rows of a tile: 12 × 32 sums are 24 of 32 registers, 2 × 32 sums are 8 of 16
     pub fn most_rows(self) -> usize {
         match self {
