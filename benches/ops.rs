@@ -9,6 +9,7 @@ use collimate::ops::kernels::cache::{KvCache, NewRows};
 use collimate::ops::kernels::layers::{self, Activation};
 use collimate::ops::kernels::matmul::{Addend, Mat, Precision, Product};
 use collimate::ops::kernels::packed::Packed;
+use collimate::ops::kernels::team::Team;
 use collimate::ops::kernels::vector::{self, AdamwConstants};
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -54,7 +55,7 @@ fn matmul<const BF16: usize>(bencher: Bencher, shape: usize) {
 }
 
 /// A few rows by packed weights: (rows, k, n)
-const PACKED: [(usize, usize, usize); 9] = [
+const PACKED: [(usize, usize, usize); 10] = [
     (1, C, 4 * C),
     (1, 4 * C, C),
     (1, C, 50257),
@@ -64,6 +65,7 @@ const PACKED: [(usize, usize, usize); 9] = [
     (16, C, 50257),
     (64, C, 50257),
     (N, C, 4 * C),
+    (N, 4 * C, C),
 ];
 
 #[divan::bench(args = 0..PACKED.len(), consts = [0, 1])]
@@ -79,7 +81,12 @@ fn packed<const BF16: usize>(bencher: Bencher, shape: usize) {
     let weights: Vec<Packed> =
         (0..copies).map(|_| Packed::new(Mat::rows(&numbers(k * n), n), k, n, precision)).collect();
     let mut turn = weights.iter().cycle();
-    bencher.counter(ItemsCount::new(2 * m * n * k)).bench_local(|| turn.next().unwrap().multiply(m, &x, None, &mut y));
+    // As a step has them: one product after the other
+    let mut products = |team: &Team| {
+        (0..8).for_each(|_| turn.next().unwrap().multiply(team, m, &x, None, &mut y));
+    };
+    let bencher = bencher.counter(ItemsCount::new(8 * 2 * m * n * k));
+    bencher.bench_local(|| Team::gather(usize::MAX, &mut products));
 }
 
 /// Attention of one new token each of 16 sequences over 96 others
@@ -89,7 +96,9 @@ fn cached_attention(bencher: Bencher) {
     let mut cache = KvCache::new(heads, 16, 97, Precision::F32);
     let new: Vec<NewRows> = (0..16).map(|slot| NewRows { row: slot, rows: 1, slot, past: 96 }).collect();
     let (qkv, mut out) = (numbers(16 * 3 * C), vec![0.0; 16 * C]);
-    bencher.counter(ItemsCount::new(4 * 16 * 97 * C)).bench_local(|| cache.attend(&qkv, &new, &mut out));
+    let mut layers = |team: &Team| (0..8).for_each(|_| cache.attend(team, &qkv, &new, &mut out));
+    let bencher = bencher.counter(ItemsCount::new(8 * 4 * 16 * 97 * C));
+    bencher.bench_local(|| Team::gather(usize::MAX, &mut layers));
 }
 
 /// The gradient of a linear layer's input, by the width of its output

@@ -59,9 +59,10 @@ impl Sampling {
         }
         self.truncate(logits);
         // From here on: probabilities, unnormalised
-        let sum = vector::exp_shifted(logits, vector::max(logits));
-        let id = draw(logits, u);
-        Choice { id: id as u32, log_prob: (logits[id] / sum).ln() }
+        let max = vector::max(logits);
+        let sums: Vec<f64> = logits.chunks_mut(BLOCK).map(|block| f64::from(vector::exp_shifted(block, max))).collect();
+        let id = draw(logits, &sums, u);
+        Choice { id: id as u32, log_prob: (f64::from(logits[id]) / sums.iter().sum::<f64>()).ln() as f32 }
     }
 
     fn penalise(&self, logits: &mut [f32], seen: &[u32]) {
@@ -110,11 +111,12 @@ impl Sampling {
     }
 }
 
-/// The first index at which the running sum passes `u` of the total
-fn draw(weights: &[f32], u: f64) -> usize {
-    const BLOCK: usize = 1024;
+/// Weights that are summed together
+const BLOCK: usize = 1024;
+
+/// The first index at which the running sum passes `u` of the total; `sums` are those of blocks
+fn draw(weights: &[f32], sums: &[f64], u: f64) -> usize {
     // Blocks first: the scan inside one block alone is sequential
-    let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| block.iter().map(|w| f64::from(*w)).sum()).collect();
     let target = u * sums.iter().sum::<f64>();
     let mut before = 0.0;
     for (block, sum) in sums.iter().enumerate() {
@@ -211,9 +213,10 @@ mod tests {
     #[test]
     fn every_u_draws_a_token_that_can_be_drawn() {
         let weights: Vec<f32> = (0..3000).map(|i| if i % 7 == 3 { 1.0 } else { 0.0 }).collect();
+        let sums: Vec<f64> = weights.chunks(BLOCK).map(|block| block.iter().sum::<f32>().into()).collect();
         for i in 0..5000 {
-            assert_eq!(draw(&weights, f64::from(i) / 5000.0) % 7, 3);
+            assert_eq!(draw(&weights, &sums, f64::from(i) / 5000.0) % 7, 3);
         }
-        assert_eq!(draw(&weights, 1.0 - 1e-16) % 7, 3);
+        assert_eq!(draw(&weights, &sums, 1.0 - 1e-16) % 7, 3);
     }
 }

@@ -2,9 +2,13 @@
 
 use super::packed::PackedGpt2;
 use crate::ops::kernels::cache::{KvCache, NewRows};
-use crate::ops::kernels::layers;
+use crate::ops::kernels::team::Team;
+use crate::ops::kernels::{layers, vector};
 use crate::ops::view::Values;
 use crate::{Error, Result};
+
+/// Elements of a loop over them that one thread takes at a time
+const BLOCK: usize = 1 << 11;
 
 /// New tokens of the sequence in one slot
 #[derive(Clone, Debug)]
@@ -72,15 +76,16 @@ impl<'a> Decoder<'a> {
         let sequences = self.place(new)?;
         let mut x = self.embed(new)?; // (N, C)
         let (model, caches) = (self.model, &mut self.caches);
-        // On a thread of the pool: handing over each of some fifty products from outside would cost as much as a layer
-        let ends = rayon::scope(|_| {
-            run_blocks(model, caches, &sequences, &mut x);
-            let c = model.config.n_embd;
+        let c = model.config.n_embd;
+        let config = &model.config;
+        let largest = (x.len() * config.inner_size()).max(sequences.len() * c * config.vocab_size);
+        let ends = Team::gather(largest, |team| {
+            run_blocks(model, team, caches, &sequences, &mut x);
             let ends = sequences.iter().map(|sequence| sequence.row + sequence.rows - 1);
             let last: Vec<f32> = ends.flat_map(|row| &x[row * c..][..c]).copied().collect();
             let mut hidden = vec![0.0; last.len()];
-            model.ln_f.forward(&last, &mut hidden);
-            let logits = model.head.product(sequences.len(), &hidden);
+            model.ln_f.forward(team, &last, &mut hidden);
+            let logits = model.head.product(team, sequences.len(), &hidden);
             Ends { hidden, logits }
         });
         for sequence in &sequences {
@@ -128,22 +133,29 @@ impl<'a> Decoder<'a> {
 }
 
 /// The residual stream x (N, C) through all blocks
-fn run_blocks(model: &PackedGpt2, caches: &mut [KvCache], sequences: &[NewRows], x: &mut [f32]) {
+fn run_blocks(model: &PackedGpt2, team: &Team, caches: &mut [KvCache], sequences: &[NewRows], x: &mut [f32]) {
     let (c, f) = (model.config.n_embd, model.config.inner_size());
     let n = x.len() / c;
     // Each block overwrites what the one before it left here: zeroing new ones would be 3 % of a step of 16 rows
     let [mut normed, mut attended, mut added] = [(); 3].map(|()| vec![0.0; n * c]);
     let (mut qkv, mut inner, mut active) = (vec![0.0; n * 3 * c], vec![0.0; n * f], vec![0.0; n * f]);
     for (block, cache) in model.blocks.iter().zip(caches) {
-        block.ln_1.forward(x, &mut normed);
-        block.c_attn.forward(n, &normed, &mut qkv);
-        cache.attend(&qkv, sequences, &mut attended);
-        block.attn_proj.forward(n, &attended, &mut added);
-        layers::add(x, &added);
-        block.ln_2.forward(x, &mut normed);
-        block.c_fc.forward(n, &normed, &mut inner);
-        layers::activation_to(model.config.activation_function, &inner, &mut active);
-        block.mlp_proj.forward(n, &active, &mut added);
-        layers::add(x, &added);
+        block.ln_1.forward(team, x, &mut normed);
+        block.c_attn.forward(team, n, &normed, &mut qkv);
+        cache.attend(team, &qkv, sequences, &mut attended);
+        block.attn_proj.forward(team, n, &attended, &mut added);
+        add(team, x, &added);
+        block.ln_2.forward(team, x, &mut normed);
+        block.c_fc.forward(team, n, &normed, &mut inner);
+        team.each_block(&mut active, BLOCK, |i, active| {
+            layers::activate(model.config.activation_function, &inner[i * BLOCK..][..active.len()], active);
+        });
+        block.mlp_proj.forward(team, n, &active, &mut added);
+        add(team, x, &added);
     }
+}
+
+/// y ← y + x
+fn add(team: &Team, y: &mut [f32], x: &[f32]) {
+    team.each_block(y, BLOCK, |i, y| vector::add(y, &x[i * BLOCK..][..y.len()]));
 }

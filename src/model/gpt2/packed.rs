@@ -9,9 +9,10 @@ use super::block::heads;
 use super::{Gpt2, tensors};
 use crate::model::config::Gpt2Config;
 use crate::model::weights;
-use crate::ops::kernels::layers;
 use crate::ops::kernels::matmul::Mat;
 use crate::ops::kernels::packed::Packed;
+use crate::ops::kernels::team::Team;
+use crate::ops::kernels::vector;
 use crate::ops::view::Values;
 use crate::ops::{Heads, Precision};
 use crate::{Error, Result};
@@ -33,8 +34,9 @@ impl Norm {
     }
 
     /// x (N, C) → y (N, C)
-    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
-        layers::layer_norm_to(x, &self.weight, &self.bias, self.eps, y);
+    pub fn forward(&self, team: &Team, x: &[f32], y: &mut [f32]) {
+        let c = self.weight.len();
+        team.each_block(y, c, |row, y| vector::layer_norm(&x[row * c..][..c], &self.weight, &self.bias, self.eps, y));
     }
 }
 
@@ -50,8 +52,8 @@ impl Linear {
     }
 
     /// x (n, I) → y (n, O)
-    pub fn forward(&self, n: usize, x: &[f32], y: &mut [f32]) {
-        self.weight.multiply(n, x, Some(&self.bias), y);
+    pub fn forward(&self, team: &Team, n: usize, x: &[f32], y: &mut [f32]) {
+        self.weight.multiply(team, n, x, Some(&self.bias), y);
     }
 }
 

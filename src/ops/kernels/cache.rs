@@ -5,20 +5,19 @@
 //! back and no further than the sequence goes. With many sequences they are as much to read as the weights, so they are
 //! bfloat16 where these are; sums are f32.
 
-use rayon::prelude::*;
+use std::cell::Cell;
 
 use super::attention::Heads;
 use super::matmul::{Mat, Precision, Product, matmul_serial};
 use super::pages::Pages;
 use super::share::Shared;
+use super::team::Team;
 use super::{simd, vector};
 
 /// Query rows handled at a time
 const BLOCK: usize = 64;
 /// Positions of a block of keys
 const LANES: usize = 32;
-/// Below this many multiply-adds attention stays on the calling thread
-const SERIAL_BELOW: usize = 1 << 17;
 
 /// New rows of one sequence
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +63,14 @@ impl KvCache {
     }
 
     /// Takes in keys and values of new rows and lets them attend to what their slots hold then: qkv (N, 3C) → out (N, C)
-    pub fn attend(&mut self, qkv: &[f32], sequences: &[NewRows], out: &mut [f32]) {
+    pub fn attend(&mut self, team: &Team, qkv: &[f32], sequences: &[NewRows], out: &mut [f32]) {
         match self.precision {
-            Precision::F32 => self.attend_as::<f32>(qkv, sequences, out),
-            Precision::Bf16 => self.attend_as::<Narrow>(qkv, sequences, out),
+            Precision::F32 => self.attend_as::<f32>(team, qkv, sequences, out),
+            Precision::Bf16 => self.attend_as::<Narrow>(team, qkv, sequences, out),
         }
     }
 
-    fn attend_as<T: Number>(&mut self, qkv: &[f32], sequences: &[NewRows], out: &mut [f32]) {
+    fn attend_as<T: Number>(&mut self, team: &Team, qkv: &[f32], sequences: &[NewRows], out: &mut [f32]) {
         let (heads, capacity) = (self.heads, self.capacity);
         let mut slots: Vec<usize> = sequences.iter().map(|sequence| sequence.slot).collect();
         slots.sort_unstable();
@@ -84,7 +83,8 @@ impl KvCache {
         let values = Shared::new(bytemuck::cast_slice_mut::<u32, T>(&mut self.values));
         let out = Shared::new(out);
         // A head of a sequence is one task from its new keys to its output: its part of the cache stays where it is read
-        let unit = |scratch: &mut Scratch, i: usize| {
+        let unit = |i: usize| {
+            let scratch = &mut SCRATCH.take();
             let (sequence, head) = (&sequences[i / heads.count], i % heads.count);
             let at = (sequence.slot * heads.count + head) * part;
             // SAFETY: slots differ, so that no two tasks have the same part
@@ -96,15 +96,9 @@ impl KvCache {
             } else {
                 part.attend_block(sequence, scratch, &out);
             }
+            SCRATCH.set(std::mem::take(scratch));
         };
-        let units = sequences.len() * heads.count;
-        let work: usize = sequences.iter().map(|s| s.rows * (s.past + s.rows)).sum::<usize>() * 2 * heads.width();
-        if work < SERIAL_BELOW {
-            let mut scratch = Scratch::default();
-            (0..units).for_each(|i| unit(&mut scratch, i));
-        } else {
-            (0..units).into_par_iter().for_each_init(Scratch::default, unit);
-        }
+        team.each(sequences.len() * heads.count, |units| units.for_each(unit));
     }
 }
 
@@ -114,6 +108,10 @@ struct Scratch {
     scores: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 /// What a slot holds of one head
@@ -374,7 +372,7 @@ mod tests {
             for rows in [70, 1, 1, 3, 1, 14] {
                 let new = [NewRows { row: past, rows, slot: 1, past }];
                 let mut out = vec![0.0; total * c];
-                cache.attend(&qkv, &new, &mut out);
+                cache.attend(&Team::alone(), &qkv, &new, &mut out);
                 if past == 70 {
                     cache.copy(1, 2);
                 }
@@ -402,8 +400,8 @@ mod tests {
             // The copy went on from 71 positions
             let new = |slot| [NewRows { row: 71, rows: 1, slot, past: 71 }];
             let (mut one, mut two) = (vec![0.0; total * c], vec![0.0; total * c]);
-            cache.attend(&qkv, &new(1), &mut one);
-            cache.attend(&qkv, &new(2), &mut two);
+            cache.attend(&Team::alone(), &qkv, &new(1), &mut one);
+            cache.attend(&Team::alone(), &qkv, &new(2), &mut two);
             assert_eq!(one, two);
         }
     }

@@ -107,21 +107,16 @@ pub fn column_sums(g: &[f32], db: &mut [f32], accumulate: bool) {
 
 /// Layer norm of each row: x (N, C) → (N, C)
 pub fn layer_norm(x: &[f32], w: &[f32], b: &[f32], eps: f32) -> Vec<f32> {
+    let c = w.len();
     // SAFETY: every row is written
     let mut y = unsafe { buffer(x.len()) };
-    layer_norm_to(x, w, b, eps, &mut y);
-    y
-}
-
-/// [`layer_norm`] into memory of the caller
-pub fn layer_norm_to(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-    let c = w.len();
-    for_blocks(y, ROWS * c, |i, y| {
+    for_blocks(&mut y, ROWS * c, |i, y| {
         let x = part(x, i, ROWS * c, y);
         for (y, x) in y.chunks_mut(c).zip(x.chunks(c)) {
             vector::layer_norm(x, w, b, eps, y);
         }
     });
+    y
 }
 
 /// Gradients of [`layer_norm`]: dx (N, C), dw and db (C,)
@@ -186,23 +181,20 @@ pub enum Activation {
 pub fn activation(kind: Activation, x: &[f32]) -> Vec<f32> {
     // SAFETY: every block is written
     let mut y = unsafe { buffer(x.len()) };
-    activation_to(kind, x, &mut y);
+    for_blocks(&mut y, BLOCK, |i, y| activate(kind, part(x, i, BLOCK, y), y));
     y
 }
 
-/// [`activation`] into memory of the caller
-pub fn activation_to(kind: Activation, x: &[f32], y: &mut [f32]) {
-    for_blocks(y, BLOCK, |i, y| {
-        let x = part(x, i, BLOCK, y);
-        let map = |y: &mut [f32], f: fn(f32) -> f32| y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x));
-        match kind {
-            Activation::GeluTanh => vector::gelu_tanh(x, y),
-            Activation::Gelu => map(y, |x| (0.5 * f64::from(x) * (1.0 + erf(f64::from(x) * FRAC_1_SQRT_2))) as f32),
-            Activation::Relu => map(y, |x| x.max(0.0)),
-            Activation::Silu => map(y, |x| x / (1.0 + (-x).exp())),
-            Activation::Tanh => map(y, f32::tanh),
-        }
-    });
+/// [`activation`] on the calling thread: x (N,) → y (N,)
+pub fn activate(kind: Activation, x: &[f32], y: &mut [f32]) {
+    let map = |y: &mut [f32], f: fn(f32) -> f32| y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x));
+    match kind {
+        Activation::GeluTanh => vector::gelu_tanh(x, y),
+        Activation::Gelu => map(y, |x| (0.5 * f64::from(x) * (1.0 + erf(f64::from(x) * FRAC_1_SQRT_2))) as f32),
+        Activation::Relu => map(y, |x| x.max(0.0)),
+        Activation::Silu => map(y, |x| x / (1.0 + (-x).exp())),
+        Activation::Tanh => map(y, f32::tanh),
+    }
 }
 
 /// g ← g·f′(x)

@@ -18,9 +18,10 @@ pub mod mlp;
 pub mod noise;
 mod pack;
 pub mod packed;
-mod pages;
+pub mod pages;
 pub mod panels;
 mod share;
+pub mod team;
 mod tiles;
 pub mod vector;
 

@@ -14,10 +14,8 @@ use super::matmul::{Addend, Mat, Precision};
 use super::pack::pack;
 use super::pages::Pages;
 use super::share::Shared;
+use super::team::Team;
 use super::tiles::{Loop, Target, WIDTH};
-
-/// Below this many multiply-adds a product stays on the calling thread
-const SERIAL_BELOW: usize = 1 << 17;
 
 /// A (k, n) matrix in panels
 pub struct Packed {
@@ -49,15 +47,15 @@ impl Packed {
     }
 
     /// xB: x (m, k) → (m, n)
-    pub fn product(&self, m: usize, x: &[f32]) -> Vec<f32> {
+    pub fn product(&self, team: &Team, m: usize, x: &[f32]) -> Vec<f32> {
         // SAFETY: the product writes all of it
         let mut y = unsafe { buffer(m * self.n) };
-        self.multiply(m, x, None, &mut y);
+        self.multiply(team, m, x, None, &mut y);
         y
     }
 
     /// y = xB (+ bias): x (m, k), bias (n,) → y (m, n)
-    pub fn multiply(&self, m: usize, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    pub fn multiply(&self, team: &Team, m: usize, x: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
         let (k, n, kernel) = (self.k, self.n, self.kernel);
         let steps = kernel.words(k);
         assert_eq!((x.len(), y.len()), (m * k, m * n), "({m}, {k}) by ({k}, {n})");
@@ -68,22 +66,16 @@ impl Packed {
         // Rows in groups of nearly one size, each packed as x[step][row]
         let groups = m.div_ceil(kernel.most_rows());
         let height = m.div_ceil(groups);
-        let parallel = m * n * k >= SERIAL_BELOW && rayon::current_num_threads() > 1;
         let mut memory = WORDS.take();
         if memory.len() < m * steps {
             memory.resize(m * steps, 0);
         }
         let words = &mut memory[..m * steps];
-        let pack_group = |(g, to): (usize, &mut [u32])| {
+        team.each_block(words, (height * steps).max(1), |g, to| {
             let rows = height.min(m - g * height);
             pack(kernel, Mat::rows(&x[g * height * k..], k), rows, rows, k, to);
-        };
-        let group_words = (height * steps).max(1);
-        if parallel && m * k >= 1 << 14 {
-            words.par_chunks_mut(group_words).enumerate().for_each(pack_group);
-        } else {
-            words.chunks_mut(group_words).enumerate().for_each(pack_group);
-        }
+        });
+        let words = &*words;
 
         let y = Shared::new(y);
         let panel = |p: usize| {
@@ -107,19 +99,8 @@ impl Packed {
                 unsafe { kernel.tile(rows, words, w, ahead, 128 / groups, &target) }
             }
         };
-        let panels = n.div_ceil(WIDTH);
-        if parallel {
-            // Neighbouring panels stay together: memory is read in long runs. Where a panel is fetched while the one before it
-            // is multiplied, the first of a run is waited for, so that a thread has one run; with more rows than that the
-            // wait is nothing, and with fewer than 5 threads wait for the memory and even each other out
-            let runs = if (5..=2 * kernel.most_rows()).contains(&m) { 1 } else { 4 };
-            let run = panels.div_ceil(runs * rayon::current_num_threads());
-            (0..panels.div_ceil(run))
-                .into_par_iter()
-                .for_each(|i| (i * run..((i + 1) * run).min(panels)).for_each(panel));
-        } else {
-            (0..panels).for_each(panel);
-        }
+        // Parts that follow each other are one thread's: memory is read in long runs
+        team.each(n.div_ceil(WIDTH), |panels| panels.for_each(panel));
         if memory.len() <= KEPT {
             WORDS.set(memory);
         }
@@ -155,7 +136,7 @@ mod tests {
                 for m in (1..=14).chain([23, 24, 25, 37, 48, 69, 70]) {
                     let x = numbers(m * k, 3);
                     let mut y = vec![f32::NAN; m * n];
-                    packed.multiply(m, &x, Some(&bias), &mut y);
+                    packed.multiply(&Team::alone(), m, &x, Some(&bias), &mut y);
                     for i in 0..m {
                         for j in 0..n {
                             let sum: f64 = (0..k).map(|q| round(x[i * k + q]) * round(b[q * n + j])).sum();
@@ -181,7 +162,7 @@ mod tests {
             let product = |m: usize, x: &[f32], threads: usize| {
                 let mut y = vec![0.0; m * n];
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-                pool.install(|| packed.multiply(m, x, None, &mut y));
+                pool.install(|| Team::gather(usize::MAX, |team| packed.multiply(team, m, x, None, &mut y)));
                 y
             };
             let all = product(m, &x, 2);
@@ -197,8 +178,8 @@ mod tests {
     fn empty_sides_are_fine() {
         let packed = Packed::with_loop(Mat::rows(&[], 3), 0, 3, Loop::Plain);
         let mut y = [1.0; 6];
-        packed.multiply(2, &[], Some(&[1.0, 2.0, 3.0]), &mut y);
+        packed.multiply(&Team::alone(), 2, &[], Some(&[1.0, 2.0, 3.0]), &mut y);
         assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
-        packed.multiply(0, &[], None, &mut []);
+        packed.multiply(&Team::alone(), 0, &[], None, &mut []);
     }
 }
