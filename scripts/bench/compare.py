@@ -42,7 +42,7 @@ def ours_training(args, kind, bf16):
     steps = [row["time/step"] for row in rows[WARM:]]
     tokens = [b["num_tokens"] - a["num_tokens"] for a, b in zip(rows[WARM - 1:], rows[WARM:])]
     return dict(step_s=st.median(steps), samples_per_s=BATCH[kind] / st.median(steps), tokens_per_s=sum(tokens) / sum(steps),
-                peak_rss_mb=peak, first_step_s=rows[0]["time/since_start"], losses=[row["loss"] for row in rows])
+                peak_rss_mb=peak, first_step_s=rows[0]["time/since_start"], steps_s=steps, losses=[row["loss"] for row in rows])
 
 
 def ours_generation(args, batch, bf16):
@@ -53,7 +53,8 @@ def ours_generation(args, batch, bf16):
     metrics = os.path.join(args.work, "generate.json")
     peak = run([args.collimate, "generate", "--model", f"{args.work}/model", "--prompts", prompts, "--max_new_tokens", "64", "--ignore_eos",
                 "--batch_size", str(batch), "--bf16", "true" if bf16 else "false", "--threads", "2", "--json", "--metrics", metrics])[1]
-    return dict(tokens_per_s=json.load(open(metrics))["tokens_per_second"], peak_rss_mb=peak)
+    times = json.load(open(metrics))
+    return dict(tokens_per_s=times["tokens_per_second"], prefill_s=times["time/prefill"], decode_s=times["time/decode"], peak_rss_mb=peak)
 
 
 def theirs(args, script, variant, kind=None, preload=None):
