@@ -18,6 +18,8 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WARM = 2
+# Batches of a process that generates, the first one in new memory; the peer's figure is the median of five after a warm one
+BATCHES = 6
 
 
 BATCH = dict(sft=8, dpo=4, reward=4, grpo=8, rloo=8)
@@ -49,7 +51,7 @@ def ours_generation(args, batch, bf16):
     prompts = os.path.join(args.work, f"prompts{batch}.jsonl")
     text = " the" * 48
     with open(prompts, "w") as f:
-        f.writelines(json.dumps(dict(prompt=text)) + "\n" for _ in range(batch))
+        f.writelines(json.dumps(dict(prompt=text)) + "\n" for _ in range(batch * BATCHES))
     metrics = os.path.join(args.work, "generate.json")
     peak = run([args.collimate, "generate", "--model", f"{args.work}/model", "--prompts", prompts, "--max_new_tokens", "64", "--ignore_eos",
                 "--batch_size", str(batch), "--bf16", "true" if bf16 else "false", "--threads", "2", "--json", "--metrics", metrics])[1]
