@@ -67,7 +67,7 @@ impl AdamW {
     /// Zero moments for each named parameter; their order is the order of gradients
     pub fn new<'a>(params: impl IntoIterator<Item = (&'a String, &'a Var)>, config: AdamWConfig) -> Self {
         let params: Vec<_> = params.into_iter().collect();
-        // In parallel, since the pages of new memory are cleared one by one
+        // In parallel: memory that was used before has to be cleared. New memory is only when the first step writes it
         let slots = params
             .into_par_iter()
             .map(|(name, var)| {
