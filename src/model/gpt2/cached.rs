@@ -76,8 +76,8 @@ impl<'a> Decoder<'a> {
         let sequences = self.place(new)?;
         let mut x = self.embed(new)?; // (N, C)
         let (model, caches) = (self.model, &mut self.caches);
-        let c = model.config.n_embd;
         let config = &model.config;
+        let c = config.n_embd;
         let largest = (x.len() * config.inner_size()).max(sequences.len() * c * config.vocab_size);
         let ends = Team::gather(largest, |team| {
             run_blocks(model, team, caches, &sequences, &mut x);

@@ -84,7 +84,7 @@ impl KvCache {
         let out = Shared::new(out);
         // A head of a sequence is one task from its new keys to its output: its part of the cache stays where it is read
         let unit = |i: usize| {
-            let scratch = &mut SCRATCH.take();
+            let mut scratch = SCRATCH.take();
             let (sequence, head) = (&sequences[i / heads.count], i % heads.count);
             let at = (sequence.slot * heads.count + head) * part;
             // SAFETY: slots differ, so that no two tasks have the same part
@@ -92,11 +92,11 @@ impl KvCache {
             let mut part = Part { heads, head, qkv, keys, values };
             part.append(sequence);
             if sequence.rows == 1 {
-                part.attend_row(sequence, scratch, &out);
+                part.attend_row(sequence, &mut scratch, &out);
             } else {
-                part.attend_block(sequence, scratch, &out);
+                part.attend_block(sequence, &mut scratch, &out);
             }
-            SCRATCH.set(std::mem::take(scratch));
+            SCRATCH.set(scratch);
         };
         team.each(sequences.len() * heads.count, |units| units.for_each(unit));
     }

@@ -1,10 +1,11 @@
 //! Threads that go through the loops of one step together.
 //!
-//! A decoding step is some eighty loops of 10 to 200 µs with next to nothing between them. A pool's threads fall asleep
-//! between two of them, and waking one takes as long as a small loop. Here they stay awake from the first loop of a step
-//! to its last. One thread leads: it runs what lies between the loops, and hands out each loop in parts. Every thread
-//! begins with the same part of a loop in every step, so that keys and values that it read before are still in its cache,
-//! and then helps the others with theirs. Nobody waits for a thread that has not come: who leads alone does all.
+//! A decoding step is some hundred loops of a few to 200 µs with next to nothing between them. A pool's threads may fall asleep
+//! between two of them, and take from each other what lies apart in memory. Here they stay awake from the first loop of
+//! a step to its last. One thread leads: it runs what lies between the loops, and hands out each loop in parts. Every
+//! thread begins with the same share of a loop in every step, so that it reads memory in one long run and finds keys and
+//! values that it read before in its cache, and then helps the others with theirs, part by part. Nobody waits for a thread
+//! that has not come: who leads alone does all.
 
 use std::ops::Range;
 use std::ptr;
@@ -23,16 +24,14 @@ const PATIENCE: u32 = 1 << 9;
 /// What runs the loops of a step
 #[derive(Clone, Copy)]
 pub struct Team<'a> {
-    /// None where the caller is alone
-    board: Option<&'a Board>,
-    /// The leader's place
-    me: usize,
+    /// With the leader's place; none where the caller is alone
+    board: Option<(&'a Board, usize)>,
 }
 
 impl Team<'_> {
     /// The calling thread and nobody else
     pub fn alone() -> Self {
-        Self { board: None, me: 0 }
+        Self { board: None }
     }
 
     /// Runs `work` on a thread of the pool, whose other threads help with its loops as they come; alone where its largest loop
@@ -49,14 +48,14 @@ impl Team<'_> {
             for _ in 1..threads {
                 scope.spawn(|_| board.help());
             }
-            work(&Team { board: Some(&board), me })
+            work(&Team { board: Some((&board, me)) })
         })
     }
 
     /// Runs `work` on parts of 0..n that cover it; `work` must neither loop with a team nor with the pool
     pub fn each(&self, n: usize, work: impl Fn(Range<usize>) + Sync) {
         match self.board {
-            Some(board) if n > 1 => board.run(self.me, n, &work),
+            Some((board, me)) if n > 1 => board.run(me, n, &work),
             _ => work(0..n),
         }
     }
